@@ -1,0 +1,10 @@
+// The C that Swift cannot import or express by itself. Nothing here holds state except the process
+// title, and nothing decides anything: policy lives in the Swift modules.
+#ifndef LB_CSHIMS_H
+#define LB_CSHIMS_H
+
+#include "platform.h"
+#include "shm_layout.h"
+#include "curl_shims.h"
+
+#endif

@@ -1,0 +1,123 @@
+import Exporter
+import ShmRing
+import Worker
+
+/// Everything that was asked for, checked, completed and resolved. Nothing is open yet.
+///
+/// Made from the command line, the environment and the resolver before anything is forked; every failure
+/// that these can cause has happened when it exists.
+struct Configuration {
+    /// Where the access log goes; opened by `AccessLogFile`.
+    enum AccessLogTarget: Equatable {
+        case standardOutput
+        case file(path: String)
+    }
+
+    let listen: ListenAddress
+    let workerCount: Int
+    /// The CPU of each worker slot; nil when workers are not pinned.
+    let pinnedCPUs: [Int32]?
+    /// Without its access log, which needs an open file.
+    let worker: WorkerConfiguration
+    /// Nil when nothing is traced.
+    let exporter: ExporterConfiguration?
+    let spanBufferBytes: Int
+    let accessLog: AccessLogTarget?
+    let log: LogSettings
+    /// What does not stop the start but somebody should know.
+    let warnings: [String]
+
+    /// - Parameters:
+    ///   - resolve: Finds the addresses of a name; `NameLookup.addresses` outside of tests.
+    /// - Throws: The first thing that cannot be.
+    init(
+        _ options: CommandLineOptions, _ surroundings: Surroundings,
+        resolve: (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+    ) throws(StartFailure) {
+        let tracing = try TracingPlan(options.tracing, surroundings)
+        listen = ListenAddress(ip: options.serving.address, port: UInt16(options.serving.port))
+        let cpus = surroundings.availableCPUs
+        let workerCount = options.serving.workers == 0 ? cpus.count : options.serving.workers
+        self.workerCount = workerCount
+        pinnedCPUs = options.serving.pinWorkers ? (0..<workerCount).map { cpus[$0 % cpus.count] } : nil
+        accessLog = try Self.accessLogTarget(options.logging.accessLog)
+        log = LogSettings(level: options.logging.logLevel, format: options.logging.logFormat)
+        exporter = tracing.exporter
+        spanBufferBytes = options.tracing.spanBuffer
+        warnings = tracing.warnings
+        worker = try Self.worker(options, isTracing: tracing.exporter != nil, resolve: resolve)
+    }
+
+    private static func worker(
+        _ options: CommandLineOptions, isTracing: Bool,
+        resolve: (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+    ) throws(StartFailure) -> WorkerConfiguration {
+        var worker = WorkerConfiguration(backends: try backends(options.serving.backend, resolve: resolve))
+        worker.limits = limits(options.limits)
+        worker.timeouts = timeouts(options)
+        worker.pool = pool(options.upstream)
+        worker.attemptsMax = options.limits.maxAttempts
+        worker.isTracing = isTracing
+        return worker
+    }
+
+    private static func backends(
+        _ texts: [BackendText], resolve: (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+    ) throws(StartFailure) -> [WorkerConfiguration.Backend] {
+        guard !texts.isEmpty else {
+            throw .usage("there is nothing to balance to; add --backend HOST:PORT, once for each server")
+        }
+        return try texts.map { (text) throws(StartFailure) in
+            switch text.target {
+            case .address(let address): .init(name: text.name, hostname: nil, addresses: [address])
+            case .name(let host, let port):
+                .init(name: text.name, hostname: host, addresses: try resolve(host, port))
+            }
+        }
+    }
+
+    private static func limits(_ options: LimitOptions) -> WorkerConfiguration.Limits {
+        var limits = WorkerConfiguration.Limits()
+        limits.requestHeadBytesMax = options.maxRequestHead
+        limits.requestFieldsMax = options.maxRequestFields
+        limits.requestTargetBytesMax = options.maxRequestTarget
+        limits.responseHeadBytesMax = options.maxResponseHead
+        limits.requestBodyBytesMax = options.maxBody
+        limits.connectionsMax = options.maxConnections
+        limits.requestsPerConnectionMax = options.maxRequestsPerConnection
+        return limits
+    }
+
+    private static func timeouts(_ options: CommandLineOptions) -> WorkerConfiguration.Timeouts {
+        var timeouts = WorkerConfiguration.Timeouts()
+        timeouts.requestHeadNs = options.timeouts.requestHeadTimeout
+        timeouts.keepAliveNs = options.timeouts.keepAliveTimeout
+        timeouts.clientBodyNs = options.timeouts.clientBodyTimeout
+        timeouts.clientStallNs = options.timeouts.clientStallTimeout
+        timeouts.halfCloseNs = options.timeouts.halfCloseTimeout
+        timeouts.connectNs = options.timeouts.connectTimeout
+        timeouts.responseHeadNs = options.timeouts.responseHeadTimeout
+        timeouts.upstreamStallNs = options.timeouts.upstreamStallTimeout
+        timeouts.upstreamIdleNs = options.upstream.upstreamIdleTimeout
+        timeouts.tunnelIdleNs = options.timeouts.tunnelIdleTimeout
+        timeouts.drainNs = options.serving.drainTimeout
+        return timeouts
+    }
+
+    private static func pool(_ options: UpstreamOptions) -> WorkerConfiguration.PoolLimits {
+        var pool = WorkerConfiguration.PoolLimits()
+        pool.connectionsMax = options.upstreamMaxConnections
+        pool.idleMax = options.upstreamMaxIdle
+        pool.waitersMax = options.upstreamQueue
+        pool.waitNs = options.upstreamQueueTimeout
+        return pool
+    }
+
+    private static func accessLogTarget(_ path: String?) throws(StartFailure) -> AccessLogTarget? {
+        guard let path else { return nil }
+        guard !path.isEmpty else {
+            throw .usage("--access-log has an empty path; name a file, or - for standard output")
+        }
+        return path == "-" ? .standardOutput : .file(path: path)
+    }
+}

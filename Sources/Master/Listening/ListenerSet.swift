@@ -1,0 +1,122 @@
+import CShims
+import Glibc
+import ShmRing
+
+/// The listening sockets, one for each worker slot, all on one port, open for the master's whole life.
+///
+/// Each is SO_REUSEPORT, so the kernel spreads clients over them; each has its own queue of connections,
+/// which is why none is ever closed: its queue would be lost. A worker that dies leaves its queue to its
+/// successor. Only the master makes one; children inherit the descriptors.
+/// Unsafe: socket options and addresses are passed as pointers.
+final class ListenerSet {
+    /// Where clients are accepted, with the real port.
+    let address: ListenAddress
+    private let sockets: [Listener]
+
+    /// The kernel cuts it to net.core.somaxconn.
+    private static let backlog: Int32 = 65535
+
+    /// Opens `count` sockets, listening.
+    /// - Throws: `StartFailure` of kind run time that names the address.
+    init(_ wanted: ListenAddress, count: Int) throws(StartFailure) {
+        let probe = try Listener.bound(to: wanted, isShared: false)
+        let address = wanted.with(port: probe.port)
+        // The probe holds the port until the others have it: without SO_REUSEPORT but not listening, it keeps
+        // strangers out and, by SO_REUSEADDR, lets these in.
+        sockets = try (0..<count).map { (_) throws(StartFailure) in
+            let listener = try Listener.bound(to: address, isShared: true)
+            try listener.listen(backlog: Self.backlog, at: address)
+            return listener
+        }
+        self.address = address
+    }
+
+    /// Finds out whether `init` would succeed, and leaves nothing behind.
+    static func probe(_ wanted: ListenAddress) throws(StartFailure) {
+        _ = try Listener.bound(to: wanted, isShared: false)
+    }
+
+    /// The sockets that a worker accepts from; a list, since a worker may have to look after several.
+    func descriptors(worker slot: Int) -> [Int32] {
+        [sockets[slot].descriptor]
+    }
+}
+
+/// One bound socket.
+private final class Listener {
+    private let socket: FileDescriptor
+
+    var descriptor: Int32 { socket.rawValue }
+
+    private init(family: Int32) throws(Errno) {
+        let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let raw = Glibc.socket(family, type, 0)
+        guard raw >= 0 else { throw Errno.last }
+        socket = FileDescriptor(owning: raw)
+    }
+
+    /// Binds without listening.
+    /// - Parameter isShared: Whether further sockets of this user may have the same port. Where it is false,
+    ///   a port that anybody else listens on is an error, even if they share it: two balancers on one port
+    ///   would each get half of the clients.
+    static func bound(to wanted: ListenAddress, isShared: Bool) throws(StartFailure) -> Listener {
+        do throws(Errno) {
+            switch wanted {
+            case .one(let address): return try bound(to: address, isShared: isShared)
+            case .all(let port): return try boundToAll(port: port, isShared: isShared)
+            }
+        } catch {
+            throw failure(wanted, error)
+        }
+    }
+
+    /// One IPv6 socket takes IPv4 clients as well (RFC 3493 §5.3); without IPv6 it is an IPv4 socket.
+    private static func boundToAll(port: UInt16, isShared: Bool) throws(Errno) -> Listener {
+        do throws(Errno) {
+            return try bound(to: SocketAddress(ip: "::", port: port)!, isShared: isShared)
+        } catch {
+            guard [EAFNOSUPPORT, EADDRNOTAVAIL].contains(error.rawValue) else { throw error }
+            return try bound(to: SocketAddress(ip: "0.0.0.0", port: port)!, isShared: isShared)
+        }
+    }
+
+    private static func bound(to address: SocketAddress, isShared: Bool) throws(Errno) -> Listener {
+        let listener = try Listener(family: address.family)
+        // A port whose old connections linger in TIME_WAIT is free.
+        try listener.set(SO_REUSEADDR, level: SOL_SOCKET, 1)
+        if isShared { try listener.set(SO_REUSEPORT, level: SOL_SOCKET, 1) }
+        if address.family == AF_INET6 { try listener.set(IPV6_V6ONLY, level: Int32(IPPROTO_IPV6), 0) }
+        let result = unsafe address.withSockaddr { unsafe bind(listener.descriptor, $0, $1) }
+        guard result == 0 else { throw Errno.last }
+        return listener
+    }
+
+    func listen(backlog: Int32, at address: ListenAddress) throws(StartFailure) {
+        guard Glibc.listen(descriptor, backlog) == 0 else { throw Self.failure(address, Errno.last) }
+    }
+
+    /// The port it is bound to, in host order.
+    var port: UInt16 {
+        let raw = descriptor
+        let address = unsafe SocketAddress { _ = unsafe getsockname(raw, $0, $1) }
+        return address.port ?? 0
+    }
+
+    private func set(_ option: Int32, level: Int32, _ value: Int32) throws(Errno) {
+        var value = value
+        let size = socklen_t(MemoryLayout<Int32>.size)
+        guard unsafe setsockopt(descriptor, level, option, &value, size) == 0 else { throw Errno.last }
+    }
+
+    private static func failure(_ address: ListenAddress, _ error: Errno) -> StartFailure {
+        let mend =
+            switch error.rawValue {
+            case EADDRINUSE: "stop what listens there or choose another --port"
+            case EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher --port"
+            case EADDRNOTAVAIL: "no interface has this address; choose another --address"
+            case EMFILE, ENFILE: "raise the limit of open files (ulimit -n) or use fewer --workers"
+            default: "choose another --port or --address"
+            }
+        return .runTime("cannot listen on \(address): \(error); \(mend)")
+    }
+}

@@ -1,0 +1,222 @@
+/// Decides what happens to children: the master's policy, without any system call.
+///
+///     serving ──terminate──► drainingWorkers ──all workers gone──► flushing ──exporter gone──► ended (0)
+///        │                       │  deadline: kill workers            │  deadline: kill exporter
+///        └──────── terminate a second time: kill all ─────────────────┴──► ending ──all gone──► ended (1)
+///
+/// While serving, a child that ends is started again after its backoff. While workers drain, only the
+/// exporter still is: spans of the last requests have to get out. A child that was killed is given a second
+/// to disappear; then the master goes without it.
+/// `Supervisor` performs the actions, in order, and reports what comes of them.
+struct SupervisorState {
+    /// Time limits of an orderly end, in nanoseconds.
+    struct Patience {
+        /// What workers are told to keep to.
+        var drainNs: UInt64
+        /// What the exporter is told to keep to.
+        var flushNs: UInt64
+        /// On top of both, for children to end by themselves; also how long a killed child may take.
+        var graceNs: UInt64 = 1_000_000_000
+    }
+
+    enum Action: Equatable {
+        case spawn(ChildSlot)
+        /// Ask the child to finish and exit.
+        case drain(ChildSlot)
+        case kill(ChildSlot)
+        /// Every worker is ready for the first time.
+        case announceReady
+        /// The master is done; the last action.
+        case exit(status: Int32)
+    }
+
+    private enum Phase: Equatable {
+        case serving
+        case drainingWorkers(deadlineNs: UInt64)
+        case flushing(deadlineNs: UInt64)
+        /// Everything alive was killed.
+        case ending(deadlineNs: UInt64, status: Int32)
+        case ended
+    }
+
+    private enum ChildState: Equatable {
+        case absent
+        case waiting(untilNs: UInt64)
+        case starting
+        case ready(sinceNs: UInt64)
+
+        var isAlive: Bool {
+            switch self {
+            case .absent, .waiting: false
+            case .starting, .ready: true
+            }
+        }
+
+        var isReady: Bool {
+            if case .ready = self { true } else { false }
+        }
+    }
+
+    private struct Child {
+        let slot: ChildSlot
+        var state = ChildState.absent
+        var backoff = RestartBackoff()
+
+        func isDue(nowNs: UInt64) -> Bool {
+            if case .waiting(let untilNs) = state { nowNs >= untilNs } else { false }
+        }
+
+        /// How long it has been ready, 0 if it is not.
+        func healthNs(nowNs: UInt64) -> UInt64 {
+            if case .ready(let sinceNs) = state { nowNs - sinceNs } else { 0 }
+        }
+    }
+
+    private let patience: Patience
+    private var phase = Phase.serving
+    /// Workers in order, then the exporter if there is one.
+    private var children: [Child]
+    private var isAnnounced = false
+
+    init(workerCount: Int, hasExporter: Bool, patience: Patience) {
+        self.patience = patience
+        let workers = (0..<workerCount).map { Child(slot: .worker($0)) }
+        children = workers + (hasExporter ? [Child(slot: .exporter)] : [])
+    }
+
+    /// True until termination was asked for.
+    var isServing: Bool { phase == .serving }
+
+    /// When `timePassed` has to be called, in nanoseconds of the monotonic clock; nil: no need.
+    var wakeAtNs: UInt64? {
+        let restarts = children.compactMap { child -> UInt64? in
+            if case .waiting(let untilNs) = child.state { untilNs } else { nil }
+        }
+        return (restarts + [deadlineNs].compactMap(\.self)).min()
+    }
+
+    // MARK: Events
+
+    /// The master is set up.
+    mutating func started() -> [Action] {
+        children.indices.map { spawn(at: $0) }
+    }
+
+    mutating func childReady(_ slot: ChildSlot, nowNs: UInt64) -> [Action] {
+        let index = index(of: slot)
+        guard children[index].state == .starting else { return [] }
+        children[index].state = .ready(sinceNs: nowNs)
+        guard !isAnnounced, isServing, workers.allSatisfy(\.state.isReady) else { return [] }
+        isAnnounced = true
+        return [.announceReady]
+    }
+
+    /// A child has ended and was reaped, or could not be started at all.
+    mutating func childEnded(_ slot: ChildSlot, nowNs: UInt64) -> [Action] {
+        let index = index(of: slot)
+        let delayNs = children[index].backoff.childDied(healthNs: children[index].healthNs(nowNs: nowNs))
+        children[index].state = canRestart(slot) ? .waiting(untilNs: nowNs + delayNs) : .absent
+        return timePassed(nowNs: nowNs)
+    }
+
+    /// Restarts what is due, enforces deadlines and moves on to the next phase where it can.
+    mutating func timePassed(nowNs: UInt64) -> [Action] {
+        restartDue(nowNs: nowNs) + enforceDeadline(nowNs: nowNs) + advance(nowNs: nowNs)
+    }
+
+    /// SIGTERM, SIGINT or SIGQUIT arrived.
+    mutating func terminationRequested(nowNs: UInt64) -> [Action] {
+        switch phase {
+        case .serving: return beginDrain(nowNs: nowNs)
+        case .drainingWorkers, .flushing: return end(status: 1, nowNs: nowNs)
+        case .ending, .ended: return []
+        }
+    }
+
+    // MARK: Policy
+
+    private var workers: ArraySlice<Child> { children.prefix { $0.slot != .exporter } }
+
+    private var deadlineNs: UInt64? {
+        switch phase {
+        case .serving, .ended: nil
+        case .drainingWorkers(let deadlineNs), .flushing(let deadlineNs), .ending(let deadlineNs, _): deadlineNs
+        }
+    }
+
+    private func canRestart(_ slot: ChildSlot) -> Bool {
+        switch phase {
+        case .serving: true
+        case .drainingWorkers: slot == .exporter
+        case .flushing, .ending, .ended: false
+        }
+    }
+
+    private mutating func restartDue(nowNs: UInt64) -> [Action] {
+        children.indices.filter { children[$0].isDue(nowNs: nowNs) }.map { spawn(at: $0) }
+    }
+
+    private mutating func enforceDeadline(nowNs: UInt64) -> [Action] {
+        guard let deadlineNs, nowNs >= deadlineNs else { return [] }
+        switch phase {
+        case .serving, .ended: return []
+        case .drainingWorkers:
+            let late = workers.filter(\.state.isAlive)
+            // A worker that not even SIGKILL ends within the grace is left behind.
+            return late.map { .kill($0.slot) } + beginFlush(nowNs: nowNs)
+        case .flushing: return end(status: 0, nowNs: nowNs)
+        case .ending(_, let status): return finish(status: status)
+        }
+    }
+
+    private mutating func advance(nowNs: UInt64) -> [Action] {
+        switch phase {
+        case .serving, .ended: return []
+        case .drainingWorkers: return workers.contains(where: \.state.isAlive) ? [] : beginFlush(nowNs: nowNs)
+        case .flushing: return children.contains(where: \.state.isAlive) ? [] : finish(status: 0)
+        case .ending(_, let status): return children.contains(where: \.state.isAlive) ? [] : finish(status: status)
+        }
+    }
+
+    private mutating func beginDrain(nowNs: UInt64) -> [Action] {
+        phase = .drainingWorkers(deadlineNs: nowNs + patience.drainNs + patience.graceNs)
+        for index in children.indices where isWorker(index) && !children[index].state.isAlive {
+            children[index].state = .absent
+        }
+        return workers.filter(\.state.isAlive).map { .drain($0.slot) } + advance(nowNs: nowNs)
+    }
+
+    /// An exporter that waits for its restart is started at once: there may be spans to deliver.
+    private mutating func beginFlush(nowNs: UInt64) -> [Action] {
+        phase = .flushing(deadlineNs: nowNs + patience.flushNs + patience.graceNs)
+        guard let index = children.firstIndex(where: { $0.slot == .exporter }) else { return advance(nowNs: nowNs) }
+        let restart = children[index].state.isAlive ? [] : [spawn(at: index)]
+        return restart + [.drain(.exporter)]
+    }
+
+    private mutating func end(status: Int32, nowNs: UInt64) -> [Action] {
+        let alive = children.filter(\.state.isAlive)
+        for index in children.indices where !children[index].state.isAlive { children[index].state = .absent }
+        phase = .ending(deadlineNs: nowNs + patience.graceNs, status: status)
+        return alive.map { .kill($0.slot) } + advance(nowNs: nowNs)
+    }
+
+    private mutating func finish(status: Int32) -> [Action] {
+        phase = .ended
+        return [.exit(status: status)]
+    }
+
+    private mutating func spawn(at index: Int) -> Action {
+        children[index].state = .starting
+        return .spawn(children[index].slot)
+    }
+
+    private func isWorker(_ index: Int) -> Bool { children[index].slot != .exporter }
+
+    private func index(of slot: ChildSlot) -> Int {
+        guard let index = children.firstIndex(where: { $0.slot == slot }) else {
+            preconditionFailure("no child \(slot)")
+        }
+        return index
+    }
+}

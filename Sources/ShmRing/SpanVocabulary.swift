@@ -1,0 +1,145 @@
+// The words of a trace. In the segment they travel as these integers; the texts are the product's public
+// contract. New cases go to the end: a reader of an older layout must not misread them.
+
+/// What a span is about. The raw value is what stands in `lb_span_header.name`.
+public enum SpanName: UInt8, CaseIterable, Sendable {
+    case proxyRequest = 1
+    case backendSelection
+    case backendConnection
+    case poolAcquire
+    case dnsResolution
+    case tcpConnect
+    case backendRequest
+    case responseStreaming
+
+    public var text: StaticString {
+        switch self {
+        case .proxyRequest: "proxy_request"
+        case .backendSelection: "backend_selection"
+        case .backendConnection: "backend_connection"
+        case .poolAcquire: "pool_acquire"
+        case .dnsResolution: "dns_resolution"
+        case .tcpConnect: "tcp_connect"
+        case .backendRequest: "backend_request"
+        case .responseStreaming: "response_streaming"
+        }
+    }
+}
+
+/// Span kinds with OTLP's numbers.
+public enum SpanKind: UInt8, CaseIterable, Sendable {
+    case `internal` = 1
+    case server = 2
+    case client = 3
+}
+
+/// Span status codes with OTLP's numbers.
+public enum SpanStatus: UInt8, CaseIterable, Sendable {
+    case unset = 0
+    case ok = 1
+    case error = 2
+}
+
+/// What an event says.
+public enum EventName: UInt8, CaseIterable, Sendable {
+    case retryTriggered = 1
+    case retryDenied
+    case backendMarkedUnhealthy
+
+    public var text: StaticString {
+        switch self {
+        case .retryTriggered: "retry_triggered"
+        case .retryDenied: "retry_denied"
+        case .backendMarkedUnhealthy: "backend_marked_unhealthy"
+        }
+    }
+}
+
+/// Attribute keys. `statusMessage` is no attribute: it carries OTLP's `Status.message` of its span.
+public enum AttributeKey: UInt16, CaseIterable, Sendable {
+    case statusMessage = 1
+    case httpMethod
+    case httpURL
+    case httpStatusCode
+    case httpFlavor
+    case httpHost
+    case httpUserAgent
+    case httpRequestContentLength
+    case httpResponseContentLength
+    case httpResendCount
+    case httpBodyType
+    case httpBodyExpectedLength
+    case httpBodyBytesTransferred
+    case httpBodyHadError
+    case backendID
+    case backendHost
+    case netPeerIP
+    case netPeerPort
+    case netPeerName
+    case lbWorker
+    case lbGeneration
+    case lbRetryCount
+    case lbTreesLost
+    case lbStrategy
+    case lbBackendCount
+    case lbHealthyCount
+    case lbSelectedBackend
+    case connectionFromPool
+    case connectionID
+    case poolOutcome
+    case poolIdleCount
+    case poolActiveCount
+    case dnsHostname
+    case dnsAnswers
+    case dnsCached
+    case errorType
+    case retryReason
+    case retryAttempt
+    case retryVerdict
+    case failures
+
+    public var text: StaticString {
+        switch self {
+        case .statusMessage: "status.message"
+        case .httpMethod: "http.method"
+        case .httpURL: "http.url"
+        case .httpStatusCode: "http.status_code"
+        case .httpFlavor: "http.flavor"
+        case .httpHost: "http.host"
+        case .httpUserAgent: "http.user_agent"
+        case .httpRequestContentLength: "http.request_content_length"
+        case .httpResponseContentLength: "http.response_content_length"
+        case .httpResendCount: "http.resend_count"
+        case .httpBodyType: "http.body.type"
+        case .httpBodyExpectedLength: "http.body.expected_length"
+        case .httpBodyBytesTransferred: "http.body.bytes_transferred"
+        case .httpBodyHadError: "http.body.had_error"
+        case .backendID: "backend.id"
+        case .backendHost: "backend.host"
+        case .netPeerIP: "net.peer.ip"
+        case .netPeerPort: "net.peer.port"
+        case .netPeerName: "net.peer.name"
+        case .lbWorker: "lb.worker"
+        case .lbGeneration: "lb.generation"
+        case .lbRetryCount: "lb.retry_count"
+        case .lbTreesLost: "lb.trees_lost"
+        case .lbStrategy: "lb.strategy"
+        case .lbBackendCount: "lb.backend_count"
+        case .lbHealthyCount: "lb.healthy_count"
+        case .lbSelectedBackend: "lb.selected_backend"
+        case .connectionFromPool: "connection.from_pool"
+        case .connectionID: "connection.id"
+        case .poolOutcome: "pool.outcome"
+        case .poolIdleCount: "pool.idle_count"
+        case .poolActiveCount: "pool.active_count"
+        case .dnsHostname: "dns.hostname"
+        case .dnsAnswers: "dns.answers"
+        case .dnsCached: "dns.cached"
+        case .errorType: "error.type"
+        case .retryReason: "retry.reason"
+        case .retryAttempt: "retry.attempt"
+        case .retryVerdict: "retry.verdict"
+        case .failures: "failures"
+        }
+    }
+}

@@ -1,0 +1,54 @@
+/// Buffers of a few sizes, last in first out, so that the buffer in use is the one in the cache.
+///
+/// A connection holds a buffer only while it has bytes to keep: an idle one has none. The pool keeps a
+/// bounded number of free buffers of each size and gives the rest back to the system.
+struct BufferPool {
+    /// Sizes in bytes: a parked head, a message, a body in flow, the longest head that flags may allow.
+    enum Size: Int, CaseIterable {
+        case small = 1024
+        case medium = 16384
+        case large = 65536
+        case huge = 1_048_576
+
+        /// Free buffers of this size that are kept.
+        var freeMax: Int {
+            switch self {
+            case .small: 256
+            case .medium: 64
+            case .large: 16
+            case .huge: 0
+            }
+        }
+    }
+
+    private var small: ContiguousArray<ByteBuffer> = []
+    private var medium: ContiguousArray<ByteBuffer> = []
+    private var large: ContiguousArray<ByteBuffer> = []
+
+    /// An empty buffer.
+    mutating func take(_ size: Size) -> ByteBuffer {
+        switch size {
+        case .small: small.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .medium: medium.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .large: large.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .huge: ByteBuffer(capacity: size.rawValue)
+        }
+    }
+
+    /// The smallest buffer that holds `bytes`.
+    mutating func take(holding bytes: Int) -> ByteBuffer {
+        for size in Size.allCases where bytes <= size.rawValue { return take(size) }
+        return ByteBuffer(capacity: bytes)
+    }
+
+    /// Takes a buffer back; its content is forgotten.
+    mutating func give(_ buffer: ByteBuffer) {
+        buffer.reset()
+        switch buffer.capacity {
+        case Size.small.rawValue: if small.count < Size.small.freeMax { small.append(buffer) }
+        case Size.medium.rawValue: if medium.count < Size.medium.freeMax { medium.append(buffer) }
+        case Size.large.rawValue: if large.count < Size.large.freeMax { large.append(buffer) }
+        default: break
+        }
+    }
+}

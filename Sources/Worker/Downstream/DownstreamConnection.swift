@@ -1,0 +1,57 @@
+import ShmRing
+
+/// A client's connection.
+final class DownstreamConnection: Connection {
+    enum Phase {
+        /// Between requests, or while a head arrives.
+        case reading
+        /// A request is being served; `exchange` is set.
+        case serving
+        /// The last answer is out; what the client still sends is read and thrown away for a moment, so
+        /// that a reset does not destroy the answer on its way (RFC 9112 §9.6).
+        case lingering
+    }
+
+    var phase = Phase.reading
+    var exchange: Exchange?
+    let peer: PeerName
+    /// Requests begun on this connection.
+    var requestCount = 0
+    /// When the first byte of the request being read arrived, monotonic ns; 0 when none has.
+    var headStartedNs: UInt64 = 0
+    /// Bytes thrown away while lingering.
+    var lingeredBytes = 0
+
+    init(descriptor: Int32, slot: Int, generation: UInt32, peer: PeerName) {
+        self.peer = peer
+        super.init(descriptor: descriptor, slot: slot, generation: generation)
+    }
+}
+
+/// The client's address as it goes into header fields and traces, formatted once a connection.
+struct PeerName {
+    private var text = InlineArray<45, UInt8>(repeating: 0)
+    private var count: UInt8 = 0
+    let port: UInt16
+
+    init(_ address: SocketAddress) {
+        port = address.port ?? 0
+        let ip = address.port == nil ? "unix:" : address.ip
+        for byte in ip.utf8.prefix(45) {
+            text[Int(count)] = byte
+            count += 1
+        }
+    }
+
+    /// Whether the address needs brackets before a port.
+    var isIPv6: Bool {
+        for index in 0..<Int(count) where text[index] == UInt8(ascii: ":") { return port != 0 }
+        return false
+    }
+
+    /// The IP address.
+    var ip: Span<UInt8> {
+        @_lifetime(borrow self)
+        borrowing get { text.span.extracting(first: Int(count)) }
+    }
+}

@@ -1,0 +1,118 @@
+/// One request and its response, from the first byte of the head to the last byte of the answer.
+///
+///     waitingForConnection ─► connecting ─► awaitingHead ─► streaming ─► finished
+///               ▲                 │              │              └─ 101 ─► tunnel ─► finished
+///               └──── retry ──────┴──────────────┘
+///
+/// Holds facts and progress; `Proxy` does what has to be done. Objects are reused from request to request.
+final class Exchange {
+    enum Phase: Equatable {
+        case waitingForConnection
+        case connecting
+        case awaitingHead
+        case streaming
+        case tunnel
+        /// An answer of this proxy's own is on its way.
+        case answering
+        case finished
+    }
+
+    var phase = Phase.waitingForConnection
+    /// Nil only while the object waits for its next use.
+    var downstream: DownstreamConnection?
+    var upstream: UpstreamConnection?
+
+    // The request.
+    var head = RequestHead()
+    /// The head's bytes and, when `wholeBody` says so, the body's behind them: what a further attempt and
+    /// the trace are made of. Nil when the head could not be read.
+    var retained: ByteBuffer?
+    /// Bytes of `retained` that are the body; -1 when the body streams from the client.
+    var wholeBodyBytes = -1
+    var requestRelay = BodyRelay(.none, writesChunks: false)
+    /// The backend would not take (all of) the request; nothing more is sent.
+    var isRequestAbandoned = false
+    /// The last pump of the request stopped because the backend's socket was full.
+    var isRequestBlocked = false
+
+    // The response.
+    var response = ResponseHead()
+    var responseRelay = BodyRelay(.none, writesChunks: false)
+    /// The last pump of the response stopped because the client's socket was full.
+    var isResponseBlocked = false
+    /// Whether the client's connection ends with this exchange.
+    var mustClose = false
+    /// The status that went to the client, 0 before one did.
+    var statusSent = 0
+    /// Body bytes of an answer of our own.
+    var localBodyBytes = 0
+
+    // Attempts.
+    var attempt = AttemptRecord()
+    var pastAttempts: [AttemptRecord] = []
+    var attemptCount = 0
+    /// Backends that refused a connection for this request.
+    var unreachable: [Int] = []
+    var retryDenied: (reason: RetryPolicy.Reason, verdict: RetryPolicy.Denial, atNs: UInt64)?
+
+    // Times, monotonic ns; the realtime of `startedNs` is taken once.
+    var startedNs: UInt64 = 0
+    var startedUnixNs: UInt64 = 0
+    var streamingStartNs: UInt64 = 0
+    var endedNs: UInt64 = 0
+    var error: ErrorType?
+    /// The response's body ended early, for whatever reason.
+    var hadBodyError = false
+    var identity = TraceIdentity()
+    /// Where the head has the user agent and the trace state.
+    var userAgent: Range<Int> = 0..<0
+    var traceState: Range<Int> = 0..<0
+
+    /// Body bytes that went to the client.
+    var responseBodyBytes: Int { localBodyBytes + responseRelay.bodyBytes }
+
+    /// Body bytes of the request: as announced, or as counted; nil when it has no body.
+    var requestBodyBytes: Int? {
+        switch head.framing {
+        case .none, .untilClose: nil
+        case .length(let count): count
+        case .chunked: requestRelay.bodyBytes
+        }
+    }
+
+    /// Whether everything of the request has been read from the client.
+    var isRequestRead: Bool { wholeBodyBytes >= 0 || requestRelay.isRead }
+
+    /// Forgets everything, for the next use.
+    func reset() {
+        phase = .waitingForConnection
+        downstream = nil
+        upstream = nil
+        head = RequestHead()
+        retained = nil
+        wholeBodyBytes = -1
+        requestRelay = BodyRelay(.none, writesChunks: false)
+        isRequestAbandoned = false
+        isRequestBlocked = false
+        response = ResponseHead()
+        responseRelay = BodyRelay(.none, writesChunks: false)
+        isResponseBlocked = false
+        mustClose = false
+        statusSent = 0
+        localBodyBytes = 0
+        attempt = AttemptRecord()
+        if !pastAttempts.isEmpty { pastAttempts = [] }
+        attemptCount = 0
+        if !unreachable.isEmpty { unreachable = [] }
+        retryDenied = nil
+        startedNs = 0
+        startedUnixNs = 0
+        streamingStartNs = 0
+        endedNs = 0
+        error = nil
+        hadBodyError = false
+        identity = TraceIdentity()
+        userAgent = 0..<0
+        traceState = 0..<0
+    }
+}

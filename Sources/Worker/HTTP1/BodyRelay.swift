@@ -1,0 +1,227 @@
+import ShmRing
+
+/// Moves one message body from one connection to another, in either direction, with bounded memory.
+///
+///     source socket ──recv──► source.input ──send──► sink socket          length, until close
+///                                  └─decode─► sink.output ──send──►       chunked on either side
+///
+/// Reads only while the sink takes: when the sink's socket is full, nothing more is read, and the
+/// kernel's flow control reaches the sender. A raw body leaves straight from the buffer it arrived in.
+struct BodyRelay {
+    enum Outcome: Equatable {
+        /// The body is over and the sink's kernel has all of it.
+        case finished
+        case needsInput
+        case sinkBlocked
+        /// Used up its turn; go on without waiting for an event.
+        case yielded
+        /// The source ended before the body did.
+        case sourceEnded
+        case sourceFailed(Errno)
+        case sinkFailed(Errno)
+        case malformed
+        /// More than `bytesMax`.
+        case tooLarge
+    }
+
+    /// Reads of one turn, after which other connections get theirs.
+    private static let readsPerTurn = 16
+    /// Chunks are written into an output buffer of this size.
+    private static let chunkedOutputBytes = BufferPool.Size.large.rawValue
+    /// Room that the framing around one piece of data takes at most.
+    private static let chunkFramingBytes = 24
+
+    private(set) var reader: BodyReader
+    /// Whether the sink gets the chunked coding.
+    private let writesChunks: Bool
+    private let bytesMax: Int
+    private var isLastChunkWritten = false
+    /// Body bytes that were handed to the sink, framing not counted.
+    private(set) var bodyBytes = 0
+    /// Bytes that the source's input gave up, framing included: while 0, the body can go elsewhere.
+    private(set) var sourceBytesUsed = 0
+    /// Bytes that the sink's kernel took, its head included.
+    private(set) var sinkBytesTaken = 0
+
+    /// - Parameters:
+    ///   - framing: How the source marks the body's end.
+    ///   - writesChunks: Whether the sink gets chunks; else it gets the bytes as they are.
+    ///   - bytesMax: Refuses a longer body; 0 for no limit.
+    init(_ framing: BodyFraming, writesChunks: Bool, bytesMax: Int = 0) {
+        reader = BodyReader(framing)
+        self.writesChunks = writesChunks
+        self.bytesMax = bytesMax
+    }
+
+    /// True when every byte of the body has been taken from the source.
+    var isRead: Bool { reader.isFinished || isLastChunkWritten }
+
+    /// Moves what can be moved now.
+    mutating func pump(from source: Connection, to sink: Connection, _ buffers: inout BufferPool) -> Outcome {
+        for _ in 0..<Self.readsPerTurn {
+            if let stop = drainInput(of: source, to: sink, &buffers) { return stop }
+            switch source.receive(&buffers) {
+            case .bytes: continue
+            case .wouldBlock: return .needsInput
+            case .failed(let error): return .sourceFailed(error)
+            case .endOfStream: return sourceEnded(sink, &buffers)
+            }
+        }
+        return .yielded
+    }
+
+    /// Sends what is in the source's input; nil when more must be read.
+    private mutating func drainInput(
+        of source: Connection, to sink: Connection, _ buffers: inout BufferPool
+    ) -> Outcome? {
+        while true {
+            if isRead { return finish(sink, &buffers) }
+            guard let input = source.input, !input.isEmpty else {
+                return flushed(sink, &buffers)
+            }
+            let stop =
+                if let raw = reader.rawBytesMax, !writesChunks {
+                    sendRaw(input, countMax: raw, sink, &buffers)
+                } else {
+                    recode(input, sink, &buffers)
+                }
+            source.releaseEmptyInput(&buffers)
+            if let stop { return stop }
+        }
+    }
+
+    /// Raw bytes, without a copy unless they can share a packet with a head that waits.
+    private mutating func sendRaw(
+        _ input: ByteBuffer, countMax: Int, _ sink: Connection, _ buffers: inout BufferPool
+    ) -> Outcome? {
+        let count = min(countMax, input.readableBytes)
+        if bytesMax > 0, bodyBytes + count > bytesMax { return .tooLarge }
+        if let pending = sink.output, pending.writableBytes >= count, count <= 4096 {
+            pending.append(input.readable.extracting(first: count))
+            input.consume(count)
+            passed(count)
+            return flushed(sink, &buffers)
+        }
+        guard sink.isWritable else { return .sinkBlocked }
+        let before = input.readableBytes
+        let result =
+            if let pending = sink.output {
+                pending.send(to: sink.descriptor, then: input, countMax: count)
+            } else {
+                input.send(to: sink.descriptor, countMax: count)
+            }
+        passed(before - input.readableBytes)
+        if let pending = sink.output, pending.isEmpty {
+            sink.output = nil
+            buffers.give(pending)
+        }
+        switch result {
+        case .bytes(let sent): sinkBytesTaken += sent
+        case .wouldBlock: sink.isWritable = false
+        case .endOfStream: preconditionFailure("send(2) has no end of stream")
+        case .failed(let error): return .sinkFailed(error)
+        }
+        return nil
+    }
+
+    private mutating func passed(_ count: Int) {
+        reader.rawBytesPassed(count)
+        bodyBytes += count
+        sourceBytesUsed += count
+    }
+
+    /// Decodes and, where the sink wants chunks, encodes: one copy into the sink's output.
+    private mutating func recode(_ input: ByteBuffer, _ sink: Connection, _ buffers: inout BufferPool) -> Outcome? {
+        let output = sink.outputBuffer(room: Self.chunkFramingBytes + 1, &buffers)
+        let room = output.writableBytes - Self.chunkFramingBytes
+        guard room > 0 else { return flushed(sink, &buffers) }
+        var index = 0
+        let event = reader.next(input.readable.extracting(first: min(room, input.readableBytes)), &index)
+        if case .data(let range) = event {
+            if bytesMax > 0, bodyBytes + range.count > bytesMax { return .tooLarge }
+            writePiece(input.readable.extracting(range), to: output)
+            bodyBytes += range.count
+        }
+        input.consume(index)
+        sourceBytesUsed += index
+        if event == .malformed { return .malformed }
+        let isOutputFull = output.writableBytes < Self.chunkedOutputBytes / 8
+        return isOutputFull ? flushed(sink, &buffers) : nil
+    }
+
+    private func writePiece(_ bytes: Span<UInt8>, to output: ByteBuffer) {
+        guard writesChunks else { return output.append(bytes) }
+        output.append(hex: UInt64(bytes.count), digits: Self.hexDigits(bytes.count))
+        output.append("\r\n")
+        output.append(bytes)
+        output.append("\r\n")
+    }
+
+    private static func hexDigits(_ value: Int) -> Int {
+        max(1, (Int.bitWidth - value.leadingZeroBitCount + 3) / 4)
+    }
+
+    /// Writes the last chunk once, then waits for the kernel to take everything.
+    private mutating func finish(_ sink: Connection, _ buffers: inout BufferPool) -> Outcome {
+        if writesChunks, !isLastChunkWritten {
+            let trailers = Trailers.forwardable(reader.trailers)
+            let output = sink.outputBuffer(room: trailers.count + 8, &buffers)
+            output.append("0\r\n")
+            output.append(trailers.span)
+            output.append("\r\n")
+        }
+        isLastChunkWritten = true
+        return flushed(sink, &buffers) ?? .finished
+    }
+
+    /// Writes a whole body that stands in `bytes` behind a head in `output`, re-encoded like one that
+    /// streams. The caller has made room for `wholeBytes` and `wholeFramingBytes`.
+    static func writeWhole(_ bytes: Span<UInt8>, _ framing: BodyFraming, to output: ByteBuffer) {
+        var relay = BodyRelay(framing, writesChunks: framing == .chunked)
+        var index = 0
+        while case .data(let range) = relay.reader.next(bytes, &index) {
+            relay.writePiece(bytes.extracting(range), to: output)
+        }
+        guard framing == .chunked else { return }
+        output.append("0\r\n")
+        output.append(Trailers.forwardable(relay.reader.trailers).span)
+        output.append("\r\n")
+    }
+
+    /// How many of `bytes` are the body, framing included, when all of it is there; nil when it is not.
+    static func wholeBytes(_ bytes: Span<UInt8>, _ framing: BodyFraming) -> Int? {
+        var reader = BodyReader(framing)
+        var index = 0
+        while true {
+            switch reader.next(bytes, &index) {
+            case .data: continue
+            case .finished: return index
+            case .needsMore, .malformed: return nil
+            }
+        }
+    }
+
+    /// Nil when the sink has nothing pending.
+    private mutating func flushed(_ sink: Connection, _ buffers: inout BufferPool) -> Outcome? {
+        let before = sink.output?.readableBytes ?? 0
+        let result = sink.flush(&buffers)
+        sinkBytesTaken += before - (sink.output?.readableBytes ?? 0)
+        return switch result {
+        case .bytes: nil
+        case .wouldBlock: .sinkBlocked
+        case .failed(let error): .sinkFailed(error)
+        case .endOfStream: preconditionFailure("send(2) has no end of stream")
+        }
+    }
+
+    private mutating func sourceEnded(_ sink: Connection, _ buffers: inout BufferPool) -> Outcome {
+        guard reader.framing == .untilClose else { return .sourceEnded }
+        return finish(sink, &buffers)
+    }
+}
+
+extension Span<UInt8> {
+    /// The first `count` bytes.
+    @_lifetime(copy self)
+    func extracting(first count: Int) -> Span<UInt8> { extracting(0..<count) }
+}

@@ -1,0 +1,84 @@
+// What bytes may stand where in an HTTP/1.1 message, and searches over them. Tables are bit sets in
+// registers: no memory is read but the message itself.
+
+/// tchar (RFC 9110 §5.6.2): digits, letters and !#$%&'*+-.^_`|~
+@inline(__always)
+func isTokenByte(_ byte: UInt8) -> Bool {
+    let low: UInt64 = 0x03FF_6CFA_0000_0000
+    let high: UInt64 = 0x57FF_FFFF_C7FF_FFFE
+    guard byte < 128 else { return false }
+    let bits = byte < 64 ? low : high
+    return (bits >> UInt64(byte & 63)) & 1 != 0
+}
+
+/// What may stand in a request target: everything visible but "#", and bytes above ASCII, which many
+/// clients send unescaped and which cannot be misread as a delimiter. No form of target has a fragment
+/// (RFC 9112 §3.2), and where one is passed on, routing here and there may see two different paths.
+@inline(__always)
+func isTargetByte(_ byte: UInt8) -> Bool { byte > 0x20 && byte != 0x7F && byte != UInt8(ascii: "#") }
+
+/// reg-name (RFC 3986 §3.2.2) without the comma, which would make a list of two hosts look like one.
+@inline(__always)
+func isRegNameByte(_ byte: UInt8) -> Bool {
+    let low: UInt64 = 0x2BFF_6FF2_0000_0000
+    let high: UInt64 = 0x47FF_FFFE_87FF_FFFE
+    guard byte < 128 else { return false }
+    let bits = byte < 64 ? low : high
+    return (bits >> UInt64(byte & 63)) & 1 != 0
+}
+
+@inline(__always)
+func isDigit(_ byte: UInt8) -> Bool { byte &- UInt8(ascii: "0") < 10 }
+
+/// ASCII letters to lower case; every other byte stays as it is.
+@inline(__always)
+func lowercased(_ byte: UInt8) -> UInt8 {
+    byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
+}
+
+extension Span<UInt8> {
+    /// Byte-wise equality.
+    @inline(__always)
+    func matches(_ text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<count where unsafe self[index] != text.utf8Start[index] { return false }
+        return true
+    }
+
+    /// Equality where ASCII letters match in either case. `text` must be in lower case.
+    @inline(__always)
+    func matchesIgnoringCase(_ text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<count where unsafe lowercased(self[index]) != text.utf8Start[index] { return false }
+        return true
+    }
+
+    /// Equality of two texts where ASCII letters match in either case.
+    func matchesIgnoringCase(_ other: Span<UInt8>) -> Bool {
+        guard count == other.count else { return false }
+        for index in indices where lowercased(self[index]) != lowercased(other[index]) { return false }
+        return true
+    }
+
+    /// The first byte at or after `start` that may not stand in a field value: below 0x20 save HTAB, or
+    /// DEL (RFC 9110 §5.5). `count` when there is none. Eight bytes a step.
+    func endOfFieldText(from start: Int) -> Int {
+        var index = start
+        while index + 8 <= count {
+            let word = unsafe UInt64(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: index, as: UInt64.self))
+            let belowSpace = (word &- 0x2020_2020_2020_2020) & ~word
+            let del = word ^ 0x7F7F_7F7F_7F7F_7F7F
+            let hits = (belowSpace | ((del &- 0x0101_0101_0101_0101) & ~del)) & 0x8080_8080_8080_8080
+            guard hits != 0 else {
+                index += 8
+                continue
+            }
+            // A borrow can only raise false hits above a true one, so the lowest hit is real.
+            index += hits.trailingZeroBitCount / 8
+            guard self[index] == 0x09 else { return index }
+            index += 1
+        }
+        while index < count, self[index] == 0x09 || (self[index] >= 0x20 && self[index] != 0x7F) { index += 1 }
+        return index
+    }
+}

@@ -1,0 +1,120 @@
+/// Fields that the proxy itself reads, replaces or removes. Everything else is carried as it came.
+enum KnownField: UInt8, Sendable {
+    case other
+    case host, connection, keepAlive, proxyConnection, contentLength, transferEncoding, te, trailer, upgrade
+    case expect, userAgent, http2Settings
+    case traceparent, tracestate
+    case forwardedFor, forwardedProto, forwardedHost
+
+    /// Field names match in either case (RFC 9110 §5.1).
+    static func named(_ name: Span<UInt8>) -> KnownField {
+        switch name.count {
+        case 2: name.matchesIgnoringCase("te") ? .te : .other
+        case 4: name.matchesIgnoringCase("host") ? .host : .other
+        case 6: name.matchesIgnoringCase("expect") ? .expect : .other
+        case 7: sevenLetters(name)
+        case 10: tenLetters(name)
+        case 11: name.matchesIgnoringCase("traceparent") ? .traceparent : .other
+        case 14: fourteenLetters(name)
+        case 15: name.matchesIgnoringCase("x-forwarded-for") ? .forwardedFor : .other
+        case 16: sixteenLetters(name)
+        case 17: seventeenLetters(name)
+        default: .other
+        }
+    }
+
+    private static func sevenLetters(_ name: Span<UInt8>) -> KnownField {
+        if name.matchesIgnoringCase("upgrade") { return .upgrade }
+        return name.matchesIgnoringCase("trailer") ? .trailer : .other
+    }
+
+    private static func tenLetters(_ name: Span<UInt8>) -> KnownField {
+        if name.matchesIgnoringCase("connection") { return .connection }
+        if name.matchesIgnoringCase("keep-alive") { return .keepAlive }
+        if name.matchesIgnoringCase("user-agent") { return .userAgent }
+        return name.matchesIgnoringCase("tracestate") ? .tracestate : .other
+    }
+
+    private static func fourteenLetters(_ name: Span<UInt8>) -> KnownField {
+        if name.matchesIgnoringCase("content-length") { return .contentLength }
+        return name.matchesIgnoringCase("http2-settings") ? .http2Settings : .other
+    }
+
+    private static func sixteenLetters(_ name: Span<UInt8>) -> KnownField {
+        if name.matchesIgnoringCase("x-forwarded-host") { return .forwardedHost }
+        return name.matchesIgnoringCase("proxy-connection") ? .proxyConnection : .other
+    }
+
+    private static func seventeenLetters(_ name: Span<UInt8>) -> KnownField {
+        if name.matchesIgnoringCase("transfer-encoding") { return .transferEncoding }
+        return name.matchesIgnoringCase("x-forwarded-proto") ? .forwardedProto : .other
+    }
+}
+
+/// Where one field line stands in the message's bytes.
+struct FieldLine: Sendable {
+    /// First byte of the name.
+    var start: UInt32
+    /// One past the line's CRLF.
+    var end: UInt32
+    /// The value without the white space around it.
+    var valueStart: UInt32
+    var valueEnd: UInt32
+    var nameCount: UInt16
+    var known: KnownField
+    /// Named by a Connection field, so it ends here (RFC 9110 §7.6.1).
+    var isNamedByConnection = false
+
+    var name: Range<Int> { Int(start)..<(Int(start) + Int(nameCount)) }
+    var value: Range<Int> { Int(valueStart)..<Int(valueEnd) }
+    var line: Range<Int> { Int(start)..<Int(end) }
+}
+
+/// The field section of one message: offsets into its bytes, in order. Reused from message to message,
+/// so that parsing allocates nothing.
+struct FieldTable: Sendable {
+    private(set) var lines: ContiguousArray<FieldLine> = []
+    private var seen: UInt32 = 0
+
+    init(capacity: Int = 128) {
+        lines.reserveCapacity(capacity)
+    }
+
+    mutating func reset() {
+        lines.removeAll(keepingCapacity: true)
+        seen = 0
+    }
+
+    mutating func append(_ line: FieldLine) {
+        lines.append(line)
+        seen |= 1 << UInt32(line.known.rawValue)
+    }
+
+    /// True when at least one field of this kind is there; cheap enough to ask before every search.
+    func contains(_ field: KnownField) -> Bool {
+        seen & (1 << UInt32(field.rawValue)) != 0
+    }
+
+    /// The first field of a kind.
+    func first(_ field: KnownField) -> FieldLine? {
+        guard contains(field) else { return nil }
+        return lines.first { $0.known == field }
+    }
+
+    func count(of field: KnownField) -> Int {
+        guard contains(field) else { return 0 }
+        return lines.reduce(0) { $0 + ($1.known == field ? 1 : 0) }
+    }
+
+    /// Marks every field whose name a Connection option gives. Host and Content-Length stay: no sender
+    /// may make the next reader see another message than this one does.
+    mutating func markNamedByConnection(_ option: Span<UInt8>, in bytes: Span<UInt8>) {
+        for index in lines.indices {
+            let known = lines[index].known
+            guard known != .host, known != .contentLength else { continue }
+            if bytes.extracting(lines[index].name).matchesIgnoringCase(option) {
+                lines[index].isNamedByConnection = true
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+/// Writes the heads that go out, straight from the bytes that came in: fields that stay are copied in
+/// runs as long as nothing between them was left out.
+///
+/// Hop-by-hop fields, and those that a Connection field names, end here (RFC 9110 §7.6.1); the framing is
+/// always written anew. Everything else keeps its bytes and its order.
+enum HeadWriter {
+    /// What a request's head needs beyond what the client sent.
+    struct RequestAdditions {
+        /// Host for an HTTP/1.0 request that has none.
+        var fallbackHost: String
+        /// Nil when tracing is off, and the client's trace fields go through untouched.
+        var identity: TraceIdentity?
+        var attemptSpanID: UInt64 = 0
+    }
+
+    /// Room that `writeRequest` needs at most.
+    static func requestBytesMax(_ head: RequestHead, fallbackHost: String) -> Int {
+        2 * head.headBytes + fallbackHost.utf8.count + 512
+    }
+
+    static func writeRequest(
+        _ bytes: Span<UInt8>, _ head: RequestHead, _ table: FieldTable, peer: Span<UInt8>,
+        _ additions: RequestAdditions, to output: ByteBuffer
+    ) {
+        writeRequestLine(bytes, head, to: output)
+        writeHost(bytes, head, additions, to: output)
+        let dropsParent = additions.identity != nil
+        let dropsState = dropsParent && !(additions.identity?.keepsTraceState ?? false)
+        copyFields(bytes, table, to: output) { line in
+            switch line.known {
+            case .other, .contentLength, .userAgent, .trailer: true
+            case .host: head.targetForm != .absolute
+            case .upgrade: head.wantsUpgrade
+            case .expect: head.minorVersion >= 1
+            case .traceparent: !dropsParent
+            case .tracestate: !dropsState
+            case .connection, .keepAlive, .proxyConnection, .transferEncoding, .te, .http2Settings, .forwardedFor,
+                .forwardedProto, .forwardedHost:
+                false
+            }
+        }
+        writeForwarded(bytes, head, table, peer: peer, to: output)
+        if head.framing == .chunked { output.append("Transfer-Encoding: chunked\r\n") }
+        writeConnection(head, to: output)
+        if let identity = additions.identity { writeTraceParent(identity, additions.attemptSpanID, to: output) }
+        output.append("\r\n")
+    }
+
+    /// The request line in origin or asterisk form (RFC 9112 §3.2.1).
+    private static func writeRequestLine(_ bytes: Span<UInt8>, _ head: RequestHead, to output: ByteBuffer) {
+        if head.targetForm != .absolute, head.minorVersion >= 1 {
+            return output.append(bytes.extracting(first: head.fieldsStart))
+        }
+        output.append(bytes.extracting(head.methodText))
+        output.append(" ")
+        if head.path.isEmpty {
+            output.append(head.method == .options ? "*" : "/")
+        } else {
+            if bytes[head.path.lowerBound] == UInt8(ascii: "?") { output.append("/") }
+            output.append(bytes.extracting(head.path))
+        }
+        output.append(" HTTP/1.1\r\n")
+    }
+
+    private static func writeHost(
+        _ bytes: Span<UInt8>, _ head: RequestHead, _ additions: RequestAdditions, to output: ByteBuffer
+    ) {
+        if head.targetForm == .absolute {
+            output.append("Host: ")
+            output.append(bytes.extracting(head.authority))
+            output.append("\r\n")
+        } else if head.authority.isEmpty, head.minorVersion == 0 {
+            output.append("Host: ")
+            output.append(additions.fallbackHost)
+            output.append("\r\n")
+        }
+    }
+
+    private static func writeForwarded(
+        _ bytes: Span<UInt8>, _ head: RequestHead, _ table: FieldTable, peer: Span<UInt8>, to output: ByteBuffer
+    ) {
+        output.append("X-Forwarded-For: ")
+        if table.contains(.forwardedFor) {
+            for line in table.lines where line.known == .forwardedFor && !line.value.isEmpty {
+                output.append(bytes.extracting(line.value))
+                output.append(", ")
+            }
+        }
+        output.append(peer)
+        output.append("\r\nX-Forwarded-Proto: http\r\n")
+        guard !head.authority.isEmpty else { return }
+        output.append("X-Forwarded-Host: ")
+        output.append(bytes.extracting(head.authority))
+        output.append("\r\n")
+    }
+
+    private static func writeConnection(_ head: RequestHead, to output: ByteBuffer) {
+        if head.acceptsTrailers { output.append("TE: trailers\r\n") }
+        switch (head.wantsUpgrade, head.acceptsTrailers) {
+        case (true, true): output.append("Connection: Upgrade, TE\r\n")
+        case (true, false): output.append("Connection: Upgrade\r\n")
+        case (false, true): output.append("Connection: TE\r\n")
+        case (false, false): break
+        }
+    }
+
+    /// W3C Trace Context §3.2: our span of this attempt is the backend's parent.
+    private static func writeTraceParent(_ identity: TraceIdentity, _ spanID: UInt64, to output: ByteBuffer) {
+        output.append("traceparent: 00-")
+        output.append(hex: identity.traceIDHigh, digits: 16)
+        output.append(hex: identity.traceIDLow, digits: 16)
+        output.append("-")
+        output.append(hex: spanID, digits: 16)
+        output.append("-")
+        output.append(hex: UInt64(identity.flags & (TraceContext.sampledFlag | TraceContext.randomFlag)), digits: 2)
+        output.append("\r\n")
+    }
+
+    /// How a response goes to the client.
+    struct ResponseAdditions: Equatable {
+        var writesChunks = false
+        var closes = false
+        /// Says keep-alive to an HTTP/1.0 client.
+        var keepsAlive = false
+        /// The connection becomes a tunnel (101).
+        var isUpgrade = false
+    }
+
+    /// Room that `writeResponse` needs at most.
+    static func responseBytesMax(_ head: ResponseHead) -> Int { head.headBytes + 128 }
+
+    static func writeResponse(
+        _ bytes: Span<UInt8>, _ head: ResponseHead, _ table: FieldTable, _ additions: ResponseAdditions,
+        to output: ByteBuffer
+    ) {
+        output.append("HTTP/1.1 ")
+        output.append(bytes.extracting(head.statusText))
+        output.append(head.statusText.count == 3 ? " \r\n" : "\r\n")
+        copyFields(bytes, table, to: output) { line in
+            switch line.known {
+            case .other, .host, .te, .expect, .userAgent, .http2Settings, .traceparent, .tracestate, .forwardedFor,
+                .forwardedProto, .forwardedHost:
+                true
+            case .contentLength: head.status >= 200 && head.status != 204
+            case .trailer: additions.writesChunks
+            case .upgrade: additions.isUpgrade || head.status == 426
+            case .connection, .keepAlive, .proxyConnection, .transferEncoding: false
+            }
+        }
+        if additions.writesChunks { output.append("Transfer-Encoding: chunked\r\n") }
+        if additions.isUpgrade {
+            output.append("Connection: Upgrade\r\n")
+        } else if additions.closes {
+            output.append("Connection: close\r\n")
+        } else if additions.keepsAlive {
+            output.append("Connection: keep-alive\r\n")
+        }
+        output.append("\r\n")
+    }
+
+    /// Copies the lines that `keeps` says, neighbours in one piece.
+    @inline(__always)
+    private static func copyFields(
+        _ bytes: Span<UInt8>, _ table: FieldTable, to output: ByteBuffer, where keeps: (FieldLine) -> Bool
+    ) {
+        var runStart = -1
+        var runEnd = 0
+        for line in table.lines {
+            if keeps(line), !line.isNamedByConnection || line.known == .upgrade {
+                if runStart < 0 { runStart = Int(line.start) }
+                runEnd = Int(line.end)
+            } else if runStart >= 0 {
+                output.append(bytes.extracting(runStart..<runEnd))
+                runStart = -1
+            }
+        }
+        if runStart >= 0 { output.append(bytes.extracting(runStart..<runEnd)) }
+    }
+}

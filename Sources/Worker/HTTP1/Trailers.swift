@@ -1,0 +1,16 @@
+/// Trailer fields that may go on to the other side (RFC 9110 §6.5.1).
+enum Trailers {
+    /// Trailer lines without those that frame, route or belong to one connection, and without the empty
+    /// line at the end. Empty when the section is malformed: a trailer is never worth a broken message.
+    static func forwardable(_ section: [UInt8]) -> [UInt8] {
+        guard !section.isEmpty else { return [] }
+        var table = FieldTable(capacity: 8)
+        let bytes = section.span
+        guard case .complete = FieldSection.parse(bytes, from: 0, into: &table, fieldsMax: 64) else { return [] }
+        var kept: [UInt8] = []
+        for line in table.lines where line.known == .other {
+            for index in line.line { kept.append(bytes[index]) }
+        }
+        return kept
+    }
+}

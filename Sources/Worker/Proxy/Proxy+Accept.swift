@@ -1,0 +1,62 @@
+import Logging
+import ShmRing
+
+/// Clients come in. A full table or a lack of descriptors stops accepting, and the kernel's queue waits.
+extension Proxy {
+    /// Connections taken in one turn, so that a flood does not starve those that are here.
+    private static let acceptsPerTurn = 64
+    /// Pause after descriptors ran out, if no connection closes before.
+    private static let exhaustedPauseNs: UInt64 = 100_000_000
+
+    func acceptFrom(_ listener: Int32) {
+        for _ in 0..<Self.acceptsPerTurn {
+            guard !downstreams.isFull, isAccepting else { return }
+            switch Socket.accept(listener) {
+            case .accepted(let descriptor, let peer): admit(descriptor, peer)
+            case .none: return
+            case .aborted: continue
+            case .exhausted(let error):
+                logger.warning("accepting pauses", metadata: ["reason": "\(error)"])
+                acceptAgainNs = nowNs + Self.exhaustedPauseNs
+                return
+            }
+        }
+    }
+
+    private func admit(_ descriptor: Int32, _ address: SocketAddress) {
+        if address.port != nil { Socket.disableNagle(descriptor) }
+        let inserted = downstreams.insert { slot, generation in
+            DownstreamConnection(
+                descriptor: descriptor, slot: slot, generation: generation, peer: PeerName(address))
+        }
+        guard let connection = inserted else { preconditionFailure("accepted into a full table") }
+        let token = EventToken(kind: .downstream, slot: connection.slot, generation: connection.generation)
+        do {
+            try poller.addConnection(descriptor, token: token)
+        } catch {
+            logger.warning("a client's connection cannot be watched", metadata: ["reason": "\(error)"])
+            return closeDownstream(connection)
+        }
+        downstreamDeadlines.arm(connection.slot, .keepAlive, nowNs: nowNs)
+    }
+
+    /// Starts or stops listening as the table fills, descriptors run out, or the worker drains. Called
+    /// once a turn: the only place that touches the listeners' registration.
+    func updateAccepting() {
+        if acceptAgainNs > 0, nowNs >= acceptAgainNs { acceptAgainNs = 0 }
+        let shouldAccept = !isDraining && !downstreams.isFull && acceptAgainNs == 0
+        guard shouldAccept != isAccepting else { return }
+        isAccepting = shouldAccept
+        for (index, listener) in listeners.enumerated() {
+            guard shouldAccept else {
+                poller.remove(listener)
+                continue
+            }
+            do {
+                try poller.addReadable(listener, token: EventToken(kind: .listener, slot: index))
+            } catch {
+                logger.error("a listener cannot be watched", metadata: ["reason": "\(error)"])
+            }
+        }
+    }
+}

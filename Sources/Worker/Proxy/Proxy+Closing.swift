@@ -1,0 +1,98 @@
+import Logging
+import ShmRing
+
+/// Connections end; the worker ends.
+extension Proxy {
+    /// Closes a client's connection that serves nothing.
+    func closeDownstream(_ connection: DownstreamConnection) {
+        precondition(connection.exchange == nil, "client \(connection.slot) is closed while it is served")
+        downstreamDeadlines.disarm(connection.slot)
+        connection.close(&buffers)
+        downstreams.remove(connection.slot)
+    }
+
+    /// The last answer is out: say so with FIN, read on for a moment, then close.
+    func startLinger(_ connection: DownstreamConnection) {
+        if connection.sawEnd { return closeDownstream(connection) }
+        Socket.finishSending(connection.descriptor)
+        connection.phase = .lingering
+        connection.lingeredBytes = 0
+        downstreamDeadlines.arm(connection.slot, .linger, nowNs: nowNs)
+        linger(connection)
+    }
+
+    /// Throws away what the client still sends, within bounds.
+    func linger(_ connection: DownstreamConnection) {
+        for _ in 0..<16 {
+            if let waiting = connection.input { waiting.consume(waiting.readableBytes) }
+            connection.releaseEmptyInput(&buffers)
+            switch connection.receive(&buffers) {
+            case .bytes(let count): connection.lingeredBytes += count
+            case .wouldBlock: return
+            case .endOfStream, .failed: return closeDownstream(connection)
+            }
+            if connection.lingeredBytes > Self.lingerBytesMax { return closeDownstream(connection) }
+        }
+        deferDownstream(connection)
+    }
+
+    /// Puts a connection that is fit for another request back.
+    func releaseUpstream(_ connection: UpstreamConnection) {
+        switch connection.endpoint.pool.connectionReleased(connection.slot) {
+        case .keepIdle: upstreamDeadlines.arm(connection.slot, .idle, nowNs: nowNs)
+        case .close: discardUpstream(connection)
+        case .hand(let waiter): hand(connection, to: waiter)
+        }
+    }
+
+    private func hand(_ connection: UpstreamConnection, to waiter: PoolState.Waiter) {
+        guard let exchange = waitingExchange(waiter, connection.endpoint) else { return releaseUpstream(connection) }
+        downstreamDeadlines.disarm(waiter.slot)
+        attach(exchange, connection)
+        sendRequest(exchange)
+    }
+
+    /// Closes a connection and tells its pool.
+    func closeUpstream(_ connection: UpstreamConnection) {
+        discardUpstream(connection)
+        if let waiter = connection.endpoint.pool.connectionClosed(connection.slot) {
+            deferred.append(.connectWaiter(waiter, connection.endpoint))
+        }
+    }
+
+    /// Closes a connection that its pool has forgotten.
+    func discardUpstream(_ connection: UpstreamConnection) {
+        precondition(connection.exchange == nil, "upstream \(connection.slot) is closed while it serves")
+        upstreamDeadlines.disarm(connection.slot)
+        connection.close(&buffers)
+        upstreams.remove(connection.slot)
+    }
+
+    /// Stops accepting, lets requests in flight finish and closes the rest.
+    func startDrain() {
+        guard !isDraining else { return }
+        isDraining = true
+        drainDeadlineNs = nowNs &+ configuration.timeouts.drainNs
+        logger.debug("draining", metadata: ["connections": "\(downstreams.count)"])
+        updateAccepting()
+        for connection in downstreams.occupants where connection.phase == .reading && !connection.hasInput {
+            // What arrived in this very moment is still served.
+            readRequest(connection)
+            if !connection.isClosed, connection.phase == .reading, !connection.hasInput { closeDownstream(connection) }
+        }
+    }
+
+    /// The drain took too long: what is left is told, counted and cut.
+    func abandonEverything() {
+        logger.warning("the drain timeout is over", metadata: ["connections": "\(downstreams.count)"])
+        for connection in downstreams.occupants {
+            if let exchange = connection.exchange {
+                leaveUpstream(exchange)
+                exchange.error = .drainTimeout
+                exchange.hadBodyError = exchange.phase == .streaming
+                closeExchange(exchange)
+            }
+            closeDownstream(connection)
+        }
+    }
+}

@@ -1,0 +1,209 @@
+import Glibc
+import ShmRing
+
+/// A request finds its backend and a connection there, and its head goes out.
+extension Proxy {
+    /// Begins an attempt.
+    /// - Parameter allowsReuse: False when the attempt must have a fresh connection.
+    func dispatch(_ exchange: Exchange, allowsReuse: Bool = true) {
+        exchange.attemptCount += 1
+        exchange.attempt = AttemptRecord()
+        exchange.attempt.selectionStartNs = stampNs()
+        guard let endpoint = selectEndpoint(exchange) else {
+            exchange.attempt.selectionEndNs = stampNs()
+            return noEndpoint(exchange)
+        }
+        exchange.attempt.endpoint = endpoint.index
+        exchange.attempt.isTrial = endpoint.health.requestStarted(nowNs: nowNs)
+        exchange.attempt.selectionEndNs = stampNs()
+        acquireConnection(exchange, endpoint, allowsReuse: allowsReuse)
+    }
+
+    private func selectEndpoint(_ exchange: Exchange) -> Endpoint? {
+        var healthy = 0
+        for endpoint in endpoints where endpoint.health.isHealthy { healthy += 1 }
+        exchange.attempt.healthyCount = healthy
+        let chosen = strategy.choose(among: endpoints.count) { index in
+            endpoints[index].health.admits(nowNs: nowNs) && !exchange.unreachable.contains(index)
+        }
+        return chosen.map { endpoints[$0] }
+    }
+
+    /// Nobody to ask: after failed attempts the last failure is the better answer.
+    private func noEndpoint(_ exchange: Exchange) {
+        let error = exchange.pastAttempts.last?.error ?? .noHealthyBackend
+        exchange.attempt.error = error
+        answer(exchange, error)
+    }
+
+    private func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
+        guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
+        exchange.attempt.idleCount = endpoint.pool.idleCount
+        exchange.attempt.activeCount = endpoint.pool.activeCount
+        let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
+        switch endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter) {
+        case .reuse(let slot):
+            guard let connection = upstreams.occupant(slot) else { preconditionFailure("idle connection \(slot) is gone") }
+            exchange.attempt.poolOutcome = .reused
+            attach(exchange, connection)
+            sendRequest(exchange)
+        case .connect:
+            exchange.attempt.poolOutcome = .created
+            connect(exchange, endpoint)
+        case .connectReplacing(let slot):
+            exchange.attempt.poolOutcome = .created
+            replaceIdle(slot, for: exchange, endpoint)
+        case .wait:
+            exchange.attempt.poolOutcome = .waited
+            exchange.phase = .waitingForConnection
+            downstreamDeadlines.arm(client.slot, .poolWait, nowNs: nowNs)
+        case .reject:
+            abandonTrial(exchange)
+            exchange.attempt.error = .poolQueueFull
+            answer(exchange, .poolQueueFull)
+        }
+    }
+
+    private func replaceIdle(_ slot: Int, for exchange: Exchange, _ endpoint: Endpoint) {
+        // The pool has forgotten the idle connection already; its place in `total` goes to the new one.
+        if let connection = upstreams.occupant(slot) { discardUpstream(connection) }
+        connect(exchange, endpoint)
+    }
+
+    /// A connection became free, or may be made, for the first request in line.
+    func connectWaiter(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) {
+        guard let exchange = waitingExchange(waiter, endpoint) else { return releasePlace(endpoint) }
+        downstreamDeadlines.disarm(waiter.slot)
+        connect(exchange, endpoint)
+    }
+
+    /// Whom the place in line belongs to, if that request still waits there.
+    func waitingExchange(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) -> Exchange? {
+        guard let client = downstreams.occupant(waiter.slot, generation: waiter.generation),
+            let exchange = client.exchange, exchange.phase == .waitingForConnection, exchange.attempt.endpoint == endpoint.index
+        else { return nil }
+        return exchange
+    }
+
+    /// A place that was counted for somebody who left goes to the next in line.
+    func releasePlace(_ endpoint: Endpoint) {
+        if let next = endpoint.pool.connectionClosed(nil) { deferred.append(.connectWaiter(next, endpoint)) }
+    }
+
+    private func connect(_ exchange: Exchange, _ endpoint: Endpoint) {
+        exchange.phase = .connecting
+        let now = stampNs()
+        exchange.attempt.acquireEndNs = now
+        exchange.attempt.connectStartNs = now
+        exchange.attempt.addressIndex = endpoint.addressIndex
+        switch Socket.connect(endpoint.addresses[endpoint.addressIndex]) {
+        case .connected(let descriptor):
+            openUpstream(exchange, endpoint, descriptor, isConnecting: false)
+        case .inProgress(let descriptor):
+            openUpstream(exchange, endpoint, descriptor, isConnecting: true)
+        case .failed(let error):
+            releasePlace(endpoint)
+            connectFailed(exchange, Self.errorType(connecting: error))
+        }
+    }
+
+    private func openUpstream(_ exchange: Exchange, _ endpoint: Endpoint, _ descriptor: Int32, isConnecting: Bool) {
+        let number = nextConnectionNumber
+        nextConnectionNumber += 1
+        let inserted = upstreams.insert { slot, generation in
+            UpstreamConnection(
+                descriptor: descriptor, slot: slot, generation: generation, endpoint: endpoint, number: number,
+                address: endpoint.addressIndex, isConnecting: isConnecting)
+        }
+        guard let connection = inserted else { preconditionFailure("the upstream table is full") }
+        connection.isWritable = !isConnecting
+        exchange.upstream = connection
+        connection.exchange = exchange
+        exchange.attempt.connection = number
+        let token = EventToken(kind: .upstream, slot: connection.slot, generation: connection.generation)
+        do {
+            try poller.addConnection(descriptor, token: token)
+        } catch {
+            return connectFailed(exchange, .resourceExhausted)
+        }
+        if isConnecting {
+            upstreamDeadlines.arm(connection.slot, .connect, nowNs: nowNs)
+        } else {
+            connected(exchange, connection)
+        }
+    }
+
+    /// epoll says that the connect ended, one way or the other.
+    func connectEnded(_ connection: UpstreamConnection) {
+        guard let exchange = connection.exchange else { preconditionFailure("a connect for nobody") }
+        if let error = Socket.pendingError(connection.descriptor) {
+            return connectFailed(exchange, Self.errorType(connecting: error))
+        }
+        guard connection.isWritable else { return }
+        connection.isConnecting = false
+        connected(exchange, connection)
+    }
+
+    private func connected(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        let now = stampNs()
+        exchange.attempt.connectEndNs = now
+        exchange.attempt.connectionEndNs = now
+        upstreamDeadlines.disarm(connection.slot)
+        sendRequest(exchange)
+    }
+
+    static func errorType(connecting error: Errno) -> ErrorType {
+        switch error.rawValue {
+        case ECONNREFUSED, ENOENT: .connectRefused
+        case ETIMEDOUT: .connectTimeout
+        case EMFILE, ENFILE, ENOBUFS, ENOMEM: .resourceExhausted
+        default: .connectFailed
+        }
+    }
+
+    /// Gives an idle connection to the request.
+    func attach(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        upstreamDeadlines.disarm(connection.slot)
+        exchange.upstream = connection
+        connection.exchange = exchange
+        exchange.attempt.connection = connection.number
+        exchange.attempt.addressIndex = connection.address
+        let now = stampNs()
+        exchange.attempt.acquireEndNs = now
+        exchange.attempt.connectionEndNs = now
+    }
+
+    /// Writes the head, and the body if it is whole, and sends as much as the kernel takes.
+    func sendRequest(_ exchange: Exchange) {
+        guard let connection = exchange.upstream, let client = exchange.downstream, let retained = exchange.retained
+        else { preconditionFailure("a request without a connection or a head") }
+        exchange.phase = .awaitingHead
+        exchange.attempt.requestStartNs = stampNs()
+        parseAgainIfNeeded(exchange, retained)
+        let fallbackHost = connection.endpoint.name
+        let headRoom = HeadWriter.requestBytesMax(exchange.head, fallbackHost: fallbackHost)
+        let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, &buffers)
+        var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)
+        if let tracer {
+            exchange.attempt.spanID = tracer.newSpanID()
+            additions.identity = exchange.identity
+            additions.attemptSpanID = exchange.attempt.spanID
+        }
+        HeadWriter.writeRequest(
+            retained.readable, exchange.head, table, peer: client.peer.ip, additions, to: output)
+        if exchange.wholeBodyBytes > 0 {
+            let body = retained.readable.extracting(exchange.head.headBytes..<retained.readableBytes)
+            BodyRelay.writeWhole(body, exchange.head.framing, to: output)
+        }
+        pumpRequest(exchange)
+    }
+
+    /// The field table holds one message; another may have been parsed since.
+    private func parseAgainIfNeeded(_ exchange: Exchange, _ retained: ByteBuffer) {
+        guard tableOwner !== exchange else { return }
+        guard case .complete = requestParser.parse(retained.readable, into: &table) else {
+            preconditionFailure("a head that was parsed once cannot be parsed again")
+        }
+        tableOwner = exchange
+    }
+}

@@ -1,0 +1,160 @@
+import Logging
+import ShmRing
+
+/// An attempt failed, or somebody left: another attempt, an answer, or an end.
+extension Proxy {
+    /// The connection could not be made.
+    func connectFailed(_ exchange: Exchange, _ error: ErrorType) {
+        guard exchange.attempt.endpoint >= 0 else { preconditionFailure("a connect to no backend") }
+        let endpoint = endpoints[exchange.attempt.endpoint]
+        let now = stampNs()
+        exchange.attempt.connectEndNs = now
+        exchange.attempt.connectionEndNs = now
+        endpoint.addressFailed(exchange.attempt.addressIndex)
+        if !exchange.unreachable.contains(endpoint.index) { exchange.unreachable.append(endpoint.index) }
+        attemptFailed(exchange, error, connectionEnded: true, isConnectFailure: true)
+    }
+
+    /// The attempt is over without a response that could be passed on.
+    func attemptFailed(
+        _ exchange: Exchange, _ error: ErrorType, connectionEnded: Bool, isConnectFailure: Bool = false
+    ) {
+        if exchange.phase == .streaming { return failedInMidResponse(exchange, error) }
+        let now = stampNs()
+        exchange.attempt.error = error
+        exchange.attempt.failedAtNs = now
+        if exchange.attempt.requestStartNs > 0 { exchange.attempt.requestEndNs = now }
+        let verdict = retryPolicy.verdict(facts(exchange, connectionEnded, isConnectFailure))
+        // A reused connection that the backend ended between two requests says nothing about its health.
+        let wasStale = verdict != .final && !isConnectFailure
+        dropUpstream(exchange)
+        if wasStale { abandonTrial(exchange) } else { blame(exchange, error) }
+        switch verdict {
+        case .retry(let reason): retry(exchange, reason)
+        case .denied(let reason, let denial):
+            exchange.retryDenied = (reason, denial, now)
+            answer(exchange, error)
+        case .final: answer(exchange, error)
+        }
+    }
+
+    private func facts(
+        _ exchange: Exchange, _ connectionEnded: Bool, _ isConnectFailure: Bool
+    ) -> RetryPolicy.Attempt {
+        RetryPolicy.Attempt(
+            method: exchange.head.method, number: exchange.attemptCount, isConnectFailure: isConnectFailure,
+            wasReused: (exchange.upstream?.requestCount ?? 0) > 0, connectionEnded: connectionEnded,
+            bytesSent: exchange.requestRelay.sinkBytesTaken,
+            isBodyReplayable: exchange.wholeBodyBytes >= 0 || exchange.requestRelay.sourceBytesUsed == 0,
+            responseStarted: exchange.upstream?.hasInput ?? false)
+    }
+
+    private func failedInMidResponse(_ exchange: Exchange, _ error: ErrorType) {
+        exchange.hadBodyError = true
+        exchange.attempt.error = error
+        dropUpstream(exchange)
+        breakOff(exchange, error)
+    }
+
+    private func retry(_ exchange: Exchange, _ reason: RetryPolicy.Reason) {
+        exchange.attempt.retry = reason
+        exchange.pastAttempts.append(exchange.attempt)
+        exchange.requestRelay = makeRequestRelay(exchange)
+        exchange.isRequestAbandoned = false
+        exchange.isRequestBlocked = false
+        dispatch(exchange, allowsReuse: false)
+    }
+
+    /// Counts the failure against the backend, and says so when that takes it out.
+    private func blame(_ exchange: Exchange, _ error: ErrorType) {
+        guard error != .resourceExhausted, exchange.attempt.endpoint >= 0 else { return abandonTrial(exchange) }
+        let endpoint = endpoints[exchange.attempt.endpoint]
+        let wentOut = endpoint.health.requestFailed(nowNs: nowNs, wasTrial: exchange.attempt.isTrial)
+        exchange.attempt.isTrial = false
+        guard wentOut else { return }
+        exchange.attempt.markedUnhealthyAfter = endpoint.health.failures
+        logger.warning(
+            "backend is taken out",
+            metadata: [
+                "backend": "\(endpoint.name)", "failures": "\(endpoint.health.failures)", "reason": "\(error.text)",
+            ])
+    }
+
+    /// The attempt says nothing about its backend; if it was the trial, another one may be made.
+    func abandonTrial(_ exchange: Exchange) {
+        guard exchange.attempt.isTrial, exchange.attempt.endpoint >= 0 else { return }
+        exchange.attempt.isTrial = false
+        endpoints[exchange.attempt.endpoint].health.trialAbandoned(nowNs: nowNs)
+    }
+
+    /// The client reset its connection or ended it before its request was whole.
+    func clientGone(_ exchange: Exchange) {
+        leaveUpstream(exchange)
+        exchange.hadBodyError = exchange.phase == .streaming
+        exchange.error = .clientClosed
+        abort(exchange)
+    }
+
+    /// The client neither reads nor sends.
+    func clientStalled(_ exchange: Exchange) {
+        leaveUpstream(exchange)
+        guard exchange.statusSent == 0 else {
+            exchange.hadBodyError = exchange.phase == .streaming
+            return breakOff(exchange, .clientTimeout)
+        }
+        answer(exchange, .clientTimeout)
+    }
+
+    /// Leaves the line for a connection.
+    func leaveLine(_ exchange: Exchange, _ error: ErrorType) {
+        leaveUpstream(exchange)
+        exchange.attempt.error = error
+        answer(exchange, error)
+    }
+
+    /// Ends what runs on the upstream side for a reason that is not the backend's.
+    func leaveUpstream(_ exchange: Exchange) {
+        let now = stampNs()
+        if exchange.attempt.requestStartNs > 0, exchange.attempt.requestEndNs == 0 { exchange.attempt.requestEndNs = now }
+        if exchange.phase == .connecting {
+            exchange.attempt.connectEndNs = now
+            exchange.attempt.connectionEndNs = now
+        }
+        if exchange.phase == .waitingForConnection, exchange.attempt.endpoint >= 0, let client = exchange.downstream {
+            endpoints[exchange.attempt.endpoint].pool.waiterLeft(
+                PoolState.Waiter(slot: client.slot, generation: client.generation))
+            exchange.attempt.acquireEndNs = now
+            exchange.attempt.connectionEndNs = now
+        }
+        abandonTrial(exchange)
+        dropUpstream(exchange)
+    }
+
+    /// Ends a response whose body cannot be completed, so that the client sees the truncation.
+    func breakOff(_ exchange: Exchange, _ error: ErrorType) {
+        exchange.error = error
+        // A body that ends with the connection looks complete after FIN, so it must be a reset.
+        if let client = exchange.downstream, exchange.responseRelay.reader.framing == .untilClose
+            || exchange.response.framing == .chunked && exchange.head.minorVersion == 0
+        {
+            Socket.resetOnClose(client.descriptor)
+        }
+        abort(exchange)
+    }
+
+    /// Ends the exchange and its client's connection at once.
+    func abort(_ exchange: Exchange) {
+        guard let client = exchange.downstream else { return }
+        dropUpstream(exchange)
+        closeExchange(exchange)
+        closeDownstream(client)
+    }
+
+    /// Takes the connection from the request and closes it.
+    func dropUpstream(_ exchange: Exchange) {
+        guard let connection = exchange.upstream else { return }
+        exchange.upstream = nil
+        connection.exchange = nil
+        closeUpstream(connection)
+    }
+}

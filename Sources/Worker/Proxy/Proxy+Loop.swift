@@ -1,0 +1,128 @@
+import Logging
+import ShmRing
+
+/// The worker's loop: wait, serve events, do what they deferred, expire deadlines.
+extension Proxy {
+    /// Serves until `control` says drain or ends, and everything in flight is done.
+    func run(control: borrowing ControlChannel, termination: borrowing SignalDescriptor) {
+        nowNs = Clock.monotonicNs()
+        while !(isDraining && (downstreams.count == 0 || nowNs >= drainDeadlineNs)) {
+            let count = poller.wait(timeoutMs: waitMs())
+            nowNs = Clock.monotonicNs()
+            for index in 0..<count {
+                guard let (token, readiness) = poller.event(at: index) else { continue }
+                serve(token, readiness, control, termination)
+            }
+            runDeferred()
+            expireDeadlines()
+            updateAccepting()
+            accessLog?.flush()
+        }
+        if downstreams.count > 0 { abandonEverything() }
+        accessLog?.flush()
+    }
+
+    private func serve(
+        _ token: EventToken, _ readiness: Readiness, _ control: borrowing ControlChannel,
+        _ termination: borrowing SignalDescriptor
+    ) {
+        switch token.kind {
+        case .downstream:
+            guard let connection = downstreams.occupant(token.slot, generation: token.generation) else { return }
+            connection.noticed(readiness)
+            downstreamEvent(connection, readiness)
+        case .upstream:
+            guard let connection = upstreams.occupant(token.slot, generation: token.generation) else { return }
+            connection.noticed(readiness)
+            upstreamEvent(connection, readiness)
+        case .listener:
+            acceptFrom(listeners[token.slot])
+        case .signal:
+            termination.clear()
+            startDrain()
+        case .control:
+            serveControl(control)
+        }
+    }
+
+    private func serveControl(_ control: borrowing ControlChannel) {
+        while true {
+            switch control.receive() {
+            case .message(.drain): startDrain()
+            case .message(.ready): continue
+            case .nothing: return
+            case .peerGone:
+                if !isDraining { logger.warning("the master is gone, draining") }
+                poller.remove(control.descriptor)
+                return startDrain()
+            }
+        }
+    }
+
+    /// What is deferred while this runs waits for the next turn, whose wait is then 0: no connection can
+    /// keep the others from their events.
+    private func runDeferred() {
+        guard !deferred.isEmpty else { return }
+        let batch = deferred
+        deferred.removeAll(keepingCapacity: true)
+        for work in batch {
+            switch work {
+            case .continueDownstream(let slot, let generation):
+                guard let connection = downstreams.occupant(slot, generation: generation) else { continue }
+                continueDownstream(connection)
+            case .continueUpstream(let slot, let generation):
+                guard let connection = upstreams.occupant(slot, generation: generation) else { continue }
+                continueUpstream(connection)
+            case .connectWaiter(let waiter, let endpoint):
+                connectWaiter(waiter, endpoint)
+            }
+        }
+    }
+
+    /// Milliseconds until something is due, rounded up; -1 when nothing is.
+    private func waitMs() -> Int32 {
+        if !deferred.isEmpty { return 0 }
+        var next = min(downstreamDeadlines.nextNs ?? .max, upstreamDeadlines.nextNs ?? .max)
+        if isDraining { next = min(next, drainDeadlineNs) }
+        if acceptAgainNs > 0 { next = min(next, acceptAgainNs) }
+        guard next != .max else { return -1 }
+        guard next > nowNs else { return 0 }
+        return Int32(clamping: (next - nowNs) / 1_000_000 + 1)
+    }
+
+    private func expireDeadlines() {
+        while let (slot, kind) = downstreamDeadlines.popExpired(nowNs: nowNs) {
+            guard let connection = downstreams.occupant(slot) else { continue }
+            downstreamExpired(connection, kind)
+        }
+        while let (slot, kind) = upstreamDeadlines.popExpired(nowNs: nowNs) {
+            guard let connection = upstreams.occupant(slot) else { continue }
+            upstreamExpired(connection, kind)
+        }
+    }
+
+    private func downstreamExpired(_ connection: DownstreamConnection, _ kind: DownstreamDeadline) {
+        switch kind {
+        case .requestHead: refuse(connection, .requestTimeout)
+        case .keepAlive, .linger: closeDownstream(connection)
+        case .clientBody, .clientStall:
+            guard let exchange = connection.exchange else { return closeDownstream(connection) }
+            clientStalled(exchange)
+        case .halfClose:
+            if let exchange = connection.exchange { clientGone(exchange) }
+        case .poolWait:
+            if let exchange = connection.exchange { leaveLine(exchange, .poolQueueTimeout) }
+        case .tunnelIdle:
+            if let exchange = connection.exchange { finishTunnel(exchange, error: nil) }
+        }
+    }
+
+    private func upstreamExpired(_ connection: UpstreamConnection, _ kind: UpstreamDeadline) {
+        guard let exchange = connection.exchange, kind != .idle else { return closeUpstream(connection) }
+        switch kind {
+        case .connect: connectFailed(exchange, .connectTimeout)
+        case .responseHead, .stall: attemptFailed(exchange, .upstreamTimeout, connectionEnded: false)
+        case .idle: preconditionFailure("an idle connection serves a request")
+        }
+    }
+}

@@ -1,0 +1,170 @@
+import ShmRing
+
+/// The client's side: its events, and the heads of its requests.
+extension Proxy {
+    func downstreamEvent(_ connection: DownstreamConnection, _ readiness: Readiness) {
+        switch connection.phase {
+        case .reading: readRequest(connection)
+        case .lingering: linger(connection)
+        case .serving:
+            guard let exchange = connection.exchange else { preconditionFailure("serving without an exchange") }
+            serveDownstream(exchange, connection, readiness)
+        }
+    }
+
+    private func serveDownstream(_ exchange: Exchange, _ connection: DownstreamConnection, _ readiness: Readiness) {
+        if readiness.isBroken { return clientGone(exchange) }
+        if exchange.phase == .tunnel { return pumpTunnel(exchange) }
+        if exchange.isResponseBlocked, connection.isWritable {
+            continueResponse(exchange)
+            guard connection.exchange === exchange else { return }
+        }
+        if !exchange.isRequestRead {
+            if exchange.phase == .awaitingHead || exchange.phase == .streaming { pumpRequest(exchange) }
+        } else if connection.peerFinished {
+            clientHalfClosed(exchange)
+        }
+    }
+
+    /// Goes on where a turn ended early, or where bytes wait that no event will announce again.
+    func continueDownstream(_ connection: DownstreamConnection) {
+        downstreamEvent(
+            connection, Readiness(isReadable: false, isWritable: false, peerFinished: false, isBroken: false))
+    }
+
+    func deferDownstream(_ connection: DownstreamConnection) {
+        deferred.append(.continueDownstream(slot: connection.slot, generation: connection.generation))
+    }
+
+    /// Reads and serves the next request, if it is whole.
+    func readRequest(_ connection: DownstreamConnection) {
+        while connection.phase == .reading, !connection.isClosed {
+            if connection.hasInput {
+                guard takeRequest(connection) else { return }
+                continue
+            }
+            switch connection.receive(&buffers) {
+            case .bytes: continue
+            case .wouldBlock: return
+            case .endOfStream, .failed: return closeDownstream(connection)
+            }
+        }
+    }
+
+    /// Parses what is in the input.
+    /// - Returns: False when more bytes must come first.
+    private func takeRequest(_ connection: DownstreamConnection) -> Bool {
+        guard let input = connection.input else { return true }
+        let skipped = RequestParser.leadingEmptyLines(input.readable)
+        if skipped > 0 {
+            input.consume(skipped)
+            connection.releaseEmptyInput(&buffers)
+            return true
+        }
+        if connection.headStartedNs == 0 { connection.headStartedNs = stampNs() }
+        tableOwner = nil
+        switch requestParser.parse(input.readable, into: &table) {
+        case .complete(let head):
+            beginExchange(connection, head, input)
+            return true
+        case .refused(let reason):
+            refuse(connection, reason.errorType)
+            return true
+        case .incomplete:
+            return waitForHead(connection)
+        }
+    }
+
+    /// - Returns: True when more bytes were there already.
+    private func waitForHead(_ connection: DownstreamConnection) -> Bool {
+        switch connection.receive(&buffers) {
+        case .bytes: return true
+        case .wouldBlock:
+            connection.parkInput(&buffers)
+            if downstreamDeadlines.armed(connection.slot) != .requestHead {
+                downstreamDeadlines.arm(connection.slot, .requestHead, nowNs: nowNs)
+            }
+        case .endOfStream, .failed:
+            closeDownstream(connection)
+        }
+        return false
+    }
+
+    /// The head is whole: from here on there is a request, and whatever happens to it is told.
+    private func beginExchange(_ connection: DownstreamConnection, _ head: RequestHead, _ input: ByteBuffer) {
+        let exchange = openExchange(connection)
+        exchange.head = head
+        retainRequest(exchange, head, input)
+        connection.releaseEmptyInput(&buffers)
+        tableOwner = exchange
+        identify(exchange)
+        let limits = configuration.limits
+        let isLastRequest =
+            limits.requestsPerConnectionMax > 0 && connection.requestCount >= limits.requestsPerConnectionMax
+        exchange.mustClose = !head.isPersistent || isLastRequest || isDraining
+        if let most = Self.positive(limits.requestBodyBytesMax), case .length(let count) = head.framing, count > most {
+            return answer(exchange, .bodyTooLarge)
+        }
+        dispatch(exchange)
+    }
+
+    private static func positive(_ value: Int) -> Int? { value > 0 ? value : nil }
+
+    /// A fresh exchange for the connection; its clock runs from the head's first byte.
+    func openExchange(_ connection: DownstreamConnection) -> Exchange {
+        let exchange = freeExchanges.popLast() ?? Exchange()
+        exchange.downstream = connection
+        connection.exchange = exchange
+        connection.phase = .serving
+        connection.requestCount += 1
+        downstreamDeadlines.disarm(connection.slot)
+        let now = stampNs()
+        exchange.startedNs = connection.headStartedNs == 0 ? now : connection.headStartedNs
+        connection.headStartedNs = 0
+        if tracer != nil || accessLog != nil {
+            exchange.startedUnixNs = Clock.realtimeNs() &- (now &- exchange.startedNs)
+        }
+        return exchange
+    }
+
+    /// Keeps the head, and the body where it is all here: then the request can be sent again as it is.
+    private func retainRequest(_ exchange: Exchange, _ head: RequestHead, _ input: ByteBuffer) {
+        let bytes = input.readable
+        let rest = bytes.extracting(head.headBytes..<bytes.count)
+        let whole = head.framing == .none ? 0 : BodyRelay.wholeBytes(rest, head.framing)
+        let limit = configuration.limits.requestBodyBytesMax
+        let fits = whole.map { limit == 0 || $0 <= limit || head.framing != .chunked } ?? false
+        let kept = head.headBytes + (fits ? whole ?? 0 : 0)
+        let retained = buffers.take(holding: kept)
+        retained.append(bytes.extracting(first: kept))
+        exchange.retained = retained
+        exchange.wholeBodyBytes = fits ? kept - head.headBytes : -1
+        input.consume(kept)
+        exchange.requestRelay = makeRequestRelay(exchange)
+    }
+
+    /// How the request's body goes on: already done when it stands in `retained`.
+    func makeRequestRelay(_ exchange: Exchange) -> BodyRelay {
+        let framing = exchange.wholeBodyBytes >= 0 ? BodyFraming.none : exchange.head.framing
+        return BodyRelay(
+            framing, writesChunks: framing == .chunked, bytesMax: configuration.limits.requestBodyBytesMax)
+    }
+
+    /// Reads the caller's trace context and draws the ids, if anybody will look at them.
+    private func identify(_ exchange: Exchange) {
+        guard let tracer, let retained = exchange.retained else { return }
+        exchange.identity = tracer.identify(retained.readable, table)
+        exchange.userAgent = table.first(.userAgent)?.value ?? 0..<0
+        if exchange.identity.keepsTraceState, table.count(of: .tracestate) == 1 {
+            exchange.traceState = table.first(.tracestate)?.value ?? 0..<0
+        }
+    }
+
+    /// The client closed its sending side after a complete request. It may be gone, or merely done: its
+    /// answer gets a short time to begin.
+    private func clientHalfClosed(_ exchange: Exchange) {
+        guard let connection = exchange.downstream, exchange.statusSent == 0 else { return }
+        guard downstreamDeadlines.armed(connection.slot) == nil else { return }
+        downstreamDeadlines.arm(connection.slot, .halfClose, nowNs: nowNs)
+    }
+}

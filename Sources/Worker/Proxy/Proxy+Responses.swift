@@ -1,0 +1,182 @@
+import ShmRing
+
+/// The backend's side: its events, response heads, and the end of a request that was answered.
+extension Proxy {
+    func upstreamEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
+        if connection.isConnecting { return connectEnded(connection) }
+        guard let exchange = connection.exchange else {
+            // An idle connection has nothing to say: bytes or an end both make it useless.
+            if readiness.isReadable || readiness.peerFinished { closeUpstream(connection) }
+            return
+        }
+        if exchange.phase == .tunnel { return pumpTunnel(exchange) }
+        if exchange.isRequestBlocked, connection.isWritable {
+            pumpRequest(exchange)
+            guard connection.exchange === exchange, !connection.isClosed else { return }
+        }
+        serveUpstream(exchange, connection)
+    }
+
+    func continueUpstream(_ connection: UpstreamConnection) {
+        guard let exchange = connection.exchange, !connection.isConnecting else { return }
+        exchange.phase == .tunnel ? pumpTunnel(exchange) : serveUpstream(exchange, connection)
+    }
+
+    /// Reads what the backend says about this request.
+    func serveUpstream(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        switch exchange.phase {
+        case .awaitingHead: if connection.isReadable || connection.hasInput { readResponseHead(exchange, connection) }
+        case .streaming: if !exchange.isResponseBlocked { pumpResponse(exchange) }
+        case .waitingForConnection, .connecting, .tunnel, .answering, .finished: break
+        }
+    }
+
+    private func readResponseHead(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        while exchange.phase == .awaitingHead, exchange.upstream === connection {
+            if let input = connection.input, !input.isEmpty, takeResponseHead(exchange, connection, input) { continue }
+            guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
+            switch connection.receive(&buffers) {
+            case .bytes: continue
+            case .wouldBlock: return connection.parkInput(&buffers)
+            case .endOfStream: return attemptFailed(exchange, .upstreamClosed, connectionEnded: true)
+            case .failed: return attemptFailed(exchange, .upstreamReset, connectionEnded: true)
+            }
+        }
+    }
+
+    /// Parses a head from the input.
+    /// - Returns: True when one was taken and the next step follows from the exchange's phase.
+    private func takeResponseHead(
+        _ exchange: Exchange, _ connection: UpstreamConnection, _ input: ByteBuffer
+    ) -> Bool {
+        tableOwner = nil
+        switch responseParser.parse(input.readable, answering: exchange.head.method, into: &table) {
+        case .incomplete: return false
+        case .malformed, .headTooLarge:
+            attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
+            return false
+        case .complete(let head):
+            if head.status == 101 {
+                startTunnel(exchange, head, connection, input)
+            } else if head.isInterim {
+                return passInterim(exchange, head, connection, input)
+            } else {
+                startResponse(exchange, head, connection, input)
+            }
+            return true
+        }
+    }
+
+    /// 100 and 103 go to the client as they are; one that speaks HTTP/1.0 would not understand them
+    /// (RFC 9110 §15.2).
+    private func passInterim(
+        _ exchange: Exchange, _ head: ResponseHead, _ connection: UpstreamConnection, _ input: ByteBuffer
+    ) -> Bool {
+        guard let client = exchange.downstream else { return false }
+        if exchange.head.minorVersion >= 1 {
+            let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), &buffers)
+            guard output.readableBytes < BufferPool.Size.large.rawValue else {
+                attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
+                return false
+            }
+            HeadWriter.writeResponse(input.readable, head, table, HeadWriter.ResponseAdditions(), to: output)
+        }
+        input.consume(head.headBytes)
+        connection.releaseEmptyInput(&buffers)
+        if case .failed = client.flush(&buffers) {
+            clientGone(exchange)
+            return false
+        }
+        return true
+    }
+
+    private func startResponse(
+        _ exchange: Exchange, _ head: ResponseHead, _ connection: UpstreamConnection, _ input: ByteBuffer
+    ) {
+        guard let client = exchange.downstream else { return }
+        responseArrived(exchange, connection, status: head.status)
+        exchange.response = head
+        exchange.phase = .streaming
+        exchange.statusSent = head.status
+        let additions = responseAdditions(exchange, head)
+        let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), &buffers)
+        HeadWriter.writeResponse(input.readable, head, table, additions, to: output)
+        input.consume(head.headBytes)
+        connection.releaseEmptyInput(&buffers)
+        exchange.responseRelay = BodyRelay(head.framing, writesChunks: additions.writesChunks)
+        if exchange.isRequestRead { downstreamDeadlines.disarm(client.slot) }
+        upstreamDeadlines.disarm(connection.slot)
+        pumpResponse(exchange)
+    }
+
+    /// Any response head, whatever its status, shows that the backend works.
+    func responseArrived(_ exchange: Exchange, _ connection: UpstreamConnection, status: Int) {
+        let now = stampNs()
+        exchange.attempt.requestEndNs = now
+        exchange.attempt.status = status
+        exchange.streamingStartNs = now
+        if connection.endpoint.health.requestSucceeded() {
+            logger.info("backend is back", metadata: ["backend": "\(connection.endpoint.name)"])
+        }
+        exchange.attempt.isTrial = false
+    }
+
+    /// Decides how the body is framed for this client, and whether its connection goes on.
+    private func responseAdditions(_ exchange: Exchange, _ head: ResponseHead) -> HeadWriter.ResponseAdditions {
+        var additions = HeadWriter.ResponseAdditions()
+        let isOldClient = exchange.head.minorVersion == 0
+        switch head.framing {
+        case .none, .length: break
+        case .chunked, .untilClose:
+            additions.writesChunks = !isOldClient
+            if isOldClient { exchange.mustClose = true }
+        }
+        if isDraining || !exchange.isRequestRead || exchange.isRequestAbandoned { exchange.mustClose = true }
+        additions.closes = exchange.mustClose
+        additions.keepsAlive = isOldClient && !exchange.mustClose
+        return additions
+    }
+
+    /// The client's kernel has the whole response.
+    func finishResponse(_ exchange: Exchange) {
+        guard let connection = exchange.upstream else { preconditionFailure("a response from nowhere") }
+        exchange.upstream = nil
+        connection.exchange = nil
+        connection.requestCount += 1
+        let isClean = exchange.isRequestRead && !exchange.isRequestAbandoned && !connection.hasOutput
+        if isClean, exchange.response.isPersistent, !connection.hasInput, !connection.peerFinished,
+            !connection.isReadable, !isDraining
+        {
+            releaseUpstream(connection)
+        } else {
+            closeUpstream(connection)
+        }
+        finish(exchange)
+    }
+
+    /// The exchange is over and told; its client's connection goes on, lingers or closes.
+    func finish(_ exchange: Exchange) {
+        guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
+        let mustClose = exchange.mustClose || isDraining
+        closeExchange(exchange)
+        if mustClose { return startLinger(client) }
+        client.phase = .reading
+        downstreamDeadlines.arm(client.slot, .keepAlive, nowNs: nowNs)
+        // Pipelined requests, or an end that was announced while this one was served.
+        if client.hasInput || client.isReadable { deferDownstream(client) }
+    }
+
+    /// Writes the trace and the log line and takes the exchange apart.
+    func closeExchange(_ exchange: Exchange) {
+        guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
+        exchange.endedNs = stampNs()
+        exchange.phase = .finished
+        tracer?.record(exchange, client, endpoints)
+        accessLog?.record(exchange, client, endpoints)
+        if let retained = exchange.retained { buffers.give(retained) }
+        if tableOwner === exchange { tableOwner = nil }
+        client.exchange = nil
+        exchange.reset()
+        if freeExchanges.count < 256 { freeExchanges.append(exchange) }
+    }
+}

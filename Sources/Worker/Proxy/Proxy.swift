@@ -1,0 +1,143 @@
+import Logging
+import ShmRing
+
+/// Everything that one worker works with, and the place where the sans-I/O parts meet the sockets.
+///
+/// The work itself is in extensions, a file a theme:
+///
+///     Proxy+Loop      events, deadlines, deferred work        Proxy+Requests   heads in, requests begin
+///     Proxy+Accept    clients in                              Proxy+Dispatch   backend, connection, head out
+///     Proxy+Bodies    both directions of the body             Proxy+Responses  heads back, requests end
+///     Proxy+Failures  retry or answer                         Proxy+Answers    answers of our own
+///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end, drain
+///
+/// One thread, no locks. Nothing here blocks.
+final class Proxy {
+    /// What may be waited for on a client's connection.
+    enum DownstreamDeadline: UInt8, CaseIterable, Sendable {
+        case requestHead, keepAlive, clientBody, clientStall, halfClose, poolWait, linger, tunnelIdle
+    }
+
+    /// What may be waited for on a backend's connection.
+    enum UpstreamDeadline: UInt8, CaseIterable, Sendable {
+        case connect, responseHead, stall, idle
+    }
+
+    /// Work that an event leaves for later in the same turn, so that no call chain grows without bound.
+    enum DeferredWork {
+        case continueDownstream(slot: Int, generation: UInt32)
+        case continueUpstream(slot: Int, generation: UInt32)
+        case connectWaiter(PoolState.Waiter, Endpoint)
+    }
+
+    /// How long a closing connection is read on, and how much.
+    static let lingerNs: UInt64 = 2_000_000_000
+    static let lingerBytesMax = 1_048_576
+
+    let configuration: WorkerConfiguration
+    let slot: Int
+    let generation: UInt32
+    let logger: Logger
+    let poller: Poller
+    let requestParser: RequestParser
+    let responseParser: ResponseParser
+    let retryPolicy: RetryPolicy
+    let tracer: Tracer?
+    let accessLog: AccessLogWriter?
+
+    var nowNs: UInt64 = 0
+    var buffers = BufferPool()
+    var downstreams: SlotTable<DownstreamConnection>
+    var upstreams: SlotTable<UpstreamConnection>
+    var downstreamDeadlines: DeadlineLists<DownstreamDeadline>
+    var upstreamDeadlines: DeadlineLists<UpstreamDeadline>
+    var deferred: [DeferredWork] = []
+
+    let endpoints: [Endpoint]
+    var strategy = RoundRobin()
+    var nextConnectionNumber: UInt64 = 1
+
+    /// Field lines of the message that was parsed last, and whose they are.
+    var table = FieldTable()
+    var tableOwner: Exchange?
+    var freeExchanges: [Exchange] = []
+
+    var listeners: [Int32]
+    var isAccepting = false
+    /// When accepting may go on after descriptors ran out; 0 when it did not stop for that.
+    var acceptAgainNs: UInt64 = 0
+    var isDraining = false
+    var drainDeadlineNs: UInt64 = .max
+
+    init(_ configuration: WorkerConfiguration, _ inheritance: WorkerInheritance) throws(Errno) {
+        self.configuration = configuration
+        slot = inheritance.slot
+        generation = inheritance.generation
+        logger = inheritance.logger
+        listeners = inheritance.listeners
+        poller = try Poller()
+        let limits = configuration.limits
+        requestParser = RequestParser(
+            limits: RequestParser.Limits(
+                headBytesMax: limits.requestHeadBytesMax, targetBytesMax: limits.requestTargetBytesMax,
+                fieldsMax: limits.requestFieldsMax))
+        responseParser = ResponseParser(headBytesMax: limits.responseHeadBytesMax)
+        retryPolicy = RetryPolicy(attemptsMax: configuration.attemptsMax)
+        endpoints = Self.makeEndpoints(configuration)
+        downstreams = SlotTable(capacity: limits.connectionsMax)
+        upstreams = SlotTable(capacity: Int(Int32.max))
+        let timeouts = configuration.timeouts
+        downstreamDeadlines = DeadlineLists { kind in Self.durationNs(kind, timeouts, configuration.pool) }
+        upstreamDeadlines = DeadlineLists { kind in Self.durationNs(kind, timeouts) }
+        accessLog = configuration.accessLog.map { AccessLogWriter($0) }
+        if configuration.isTracing, let segment = inheritance.segment {
+            tracer = Tracer(
+                producer: segment.producer(slot: inheritance.slot), worker: inheritance.slot,
+                generation: inheritance.generation)
+        } else {
+            tracer = nil
+        }
+    }
+
+    private static func makeEndpoints(_ configuration: WorkerConfiguration) -> [Endpoint] {
+        let health = HealthState.Policy(
+            failuresMax: configuration.health.failuresMax, pauseNsMin: configuration.health.pauseNsMin,
+            pauseNsMax: configuration.health.pauseNsMax)
+        let limits = PoolState.Limits(
+            connectionsMax: configuration.pool.connectionsMax, idleMax: configuration.pool.idleMax,
+            waitersMax: configuration.pool.waitersMax)
+        return configuration.backends.enumerated().map { index, backend in
+            Endpoint(index: index, backend, health: HealthState(health), pool: PoolState(limits))
+        }
+    }
+
+    private static func durationNs(
+        _ kind: DownstreamDeadline, _ timeouts: WorkerConfiguration.Timeouts, _ pool: WorkerConfiguration.PoolLimits
+    ) -> UInt64 {
+        switch kind {
+        case .requestHead: timeouts.requestHeadNs
+        case .keepAlive: timeouts.keepAliveNs
+        case .clientBody: timeouts.clientBodyNs
+        case .clientStall: timeouts.clientStallNs
+        case .halfClose: timeouts.halfCloseNs
+        case .poolWait: pool.waitNs
+        case .linger: lingerNs
+        case .tunnelIdle: timeouts.tunnelIdleNs
+        }
+    }
+
+    private static func durationNs(_ kind: UpstreamDeadline, _ timeouts: WorkerConfiguration.Timeouts) -> UInt64 {
+        switch kind {
+        case .connect: timeouts.connectNs
+        case .responseHead: timeouts.responseHeadNs
+        case .stall: timeouts.upstreamStallNs
+        case .idle: timeouts.upstreamIdleNs
+        }
+    }
+
+    /// The time for a span's edge: read anew where somebody will look at it.
+    func stampNs() -> UInt64 {
+        if tracer != nil { nowNs = Clock.monotonicNs() }
+        return nowNs
+    }
+}

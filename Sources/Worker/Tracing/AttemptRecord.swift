@@ -1,0 +1,43 @@
+/// What one attempt at a backend was like, kept as numbers until the tree is written. Times are monotonic
+/// nanoseconds, 0 where something did not happen.
+struct AttemptRecord {
+    enum PoolOutcome: UInt8 {
+        case none, reused, created, waited
+
+        var text: StaticString {
+            switch self {
+            case .none: "none"
+            case .reused: "reused"
+            case .created: "created"
+            case .waited: "waited"
+            }
+        }
+    }
+
+    /// Index of the chosen backend; -1 when none could be chosen.
+    var endpoint = -1
+    var healthyCount = 0
+    var selectionStartNs: UInt64 = 0
+    var selectionEndNs: UInt64 = 0
+    var poolOutcome = PoolOutcome.none
+    var idleCount = 0
+    var activeCount = 0
+    var acquireEndNs: UInt64 = 0
+    var connectStartNs: UInt64 = 0
+    var connectEndNs: UInt64 = 0
+    var addressIndex = 0
+    /// Number of the connection, 0 before there is one.
+    var connection: UInt64 = 0
+    /// When the connection was usable, or could not be had.
+    var connectionEndNs: UInt64 = 0
+    var spanID: UInt64 = 0
+    var requestStartNs: UInt64 = 0
+    var requestEndNs: UInt64 = 0
+    var status = 0
+    var isTrial = false
+    var error: ErrorType?
+    var retry: RetryPolicy.Reason?
+    var failedAtNs: UInt64 = 0
+    /// Failures in a row when this attempt took its backend out, else 0.
+    var markedUnhealthyAfter = 0
+}

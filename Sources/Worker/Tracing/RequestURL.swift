@@ -1,0 +1,52 @@
+/// The URL of a request as a trace shows it: scheme, authority, path and query as the client sent them,
+/// with the values of signature parameters replaced (OpenTelemetry's semantic conventions for `url.full`).
+enum RequestURL {
+    /// - Parameters:
+    ///   - bytes: The request's head.
+    ///   - output: Reset by the caller, with room for three times the target and the authority.
+    static func write(_ bytes: Span<UInt8>, _ head: RequestHead, to output: ByteBuffer) {
+        if head.targetForm == .absolute {
+            writeTarget(bytes, head.target, to: output)
+        } else {
+            output.append("http://")
+            output.append(bytes.extracting(head.authority))
+            writeTarget(bytes, head.target, to: output)
+        }
+    }
+
+    private static func writeTarget(_ bytes: Span<UInt8>, _ target: Range<Int>, to output: ByteBuffer) {
+        var index = target.lowerBound
+        while index < target.upperBound, bytes[index] != UInt8(ascii: "?") { index += 1 }
+        output.append(bytes.extracting(target.lowerBound..<index))
+        while index < target.upperBound {
+            // At "?" or "&": the separator, then one parameter.
+            var end = index + 1
+            while end < target.upperBound, bytes[end] != UInt8(ascii: "&") { end += 1 }
+            writeParameter(bytes, index..<end, to: output)
+            index = end
+        }
+    }
+
+    private static func writeParameter(_ bytes: Span<UInt8>, _ parameter: Range<Int>, to output: ByteBuffer) {
+        var equals = parameter.lowerBound
+        while equals < parameter.upperBound, bytes[equals] != UInt8(ascii: "=") { equals += 1 }
+        let name = (parameter.lowerBound + 1)..<max(equals, parameter.lowerBound + 1)
+        guard equals < parameter.upperBound, isSecret(bytes.extracting(name)) else {
+            return output.append(bytes.extracting(parameter))
+        }
+        output.append(bytes.extracting(parameter.lowerBound..<(equals + 1)))
+        output.append("REDACTED")
+    }
+
+    private static func isSecret(_ name: Span<UInt8>) -> Bool {
+        switch name.count {
+        case 3: name.matches("sig")
+        case 9: name.matches("Signature")
+        case 14: name.matches("AWSAccessKeyId")
+        case 15: name.matches("X-Amz-Signature")
+        case 16: name.matches("X-Goog-Signature") || name.matches("X-Amz-Credential")
+        case 20: name.matches("X-Amz-Security-Token")
+        default: false
+        }
+    }
+}

@@ -1,0 +1,36 @@
+import ShmRing
+
+/// One backend as one worker knows it: where it is, how it fares, which connections lead there.
+final class Endpoint {
+    let index: Int
+    let name: String
+    let hostname: String?
+    let addresses: [SocketAddress]
+    /// The addresses as text, for traces.
+    let addressTexts: [String]
+    /// The name or the literal address, without a port.
+    let host: String
+    /// Nil for a Unix socket.
+    let port: Int?
+    var health: HealthState
+    var pool: PoolState
+    /// The address that the next connection goes to; moves on when one cannot be reached.
+    private(set) var addressIndex = 0
+
+    init(index: Int, _ backend: WorkerConfiguration.Backend, health: HealthState, pool: PoolState) {
+        self.index = index
+        name = backend.name
+        hostname = backend.hostname
+        addresses = backend.addresses
+        addressTexts = backend.addresses.map(\.ip)
+        host = backend.hostname ?? backend.addresses[0].ip
+        port = backend.addresses[0].port.map(Int.init)
+        self.health = health
+        self.pool = pool
+    }
+
+    /// The address of the index did not answer; the next connection tries another one.
+    func addressFailed(_ index: Int) {
+        if index == addressIndex { addressIndex = (addressIndex + 1) % addresses.count }
+    }
+}

@@ -1,0 +1,70 @@
+/// Decides whether a failed attempt is followed by another. A pure function: it knows what was sent, not
+/// how (RFC 9110 §9.2.2 on what may be sent twice).
+struct RetryPolicy: Sendable {
+    enum Reason: UInt8, Sendable {
+        case connectFailed
+        case connectionClosedBeforeResponse
+
+        var text: StaticString {
+            switch self {
+            case .connectFailed: "connect_failed"
+            case .connectionClosedBeforeResponse: "connection_closed_before_response"
+            }
+        }
+    }
+
+    enum Denial: UInt8, Sendable {
+        case bodyNotReplayable
+        case notIdempotent
+        case attemptsExhausted
+        case responseStarted
+
+        var text: StaticString {
+            switch self {
+            case .bodyNotReplayable: "body_not_replayable"
+            case .notIdempotent: "not_idempotent"
+            case .attemptsExhausted: "attempts_exhausted"
+            case .responseStarted: "response_started"
+            }
+        }
+    }
+
+    enum Verdict: Equatable, Sendable {
+        case retry(Reason)
+        case denied(Reason, Denial)
+        /// Not the kind of failure that another attempt could mend.
+        case final
+    }
+
+    /// What is known about the attempt that failed.
+    struct Attempt: Equatable, Sendable {
+        var method = Method.get
+        /// Attempts made so far, this one included.
+        var number = 1
+        /// The failure came while the connection was being made.
+        var isConnectFailure = false
+        /// The connection had served a request before.
+        var wasReused = false
+        /// The backend ended or reset the connection, as opposed to a timeout or bad bytes.
+        var connectionEnded = false
+        /// Bytes of this request that the kernel took.
+        var bytesSent = 0
+        /// The body, as far as it has been read, is still whole in the buffer (true without a body).
+        var isBodyReplayable = true
+        /// Some of the response has arrived.
+        var responseStarted = false
+    }
+
+    var attemptsMax = 3
+
+    func verdict(_ attempt: Attempt) -> Verdict {
+        let reason = attempt.isConnectFailure ? Reason.connectFailed : .connectionClosedBeforeResponse
+        guard attempt.isConnectFailure || (attempt.wasReused && attempt.connectionEnded) else { return .final }
+        if attempt.responseStarted { return .denied(reason, .responseStarted) }
+        let isUnseen = attempt.isConnectFailure || attempt.bytesSent == 0
+        guard isUnseen || attempt.method.isIdempotent else { return .denied(reason, .notIdempotent) }
+        guard attempt.isBodyReplayable else { return .denied(reason, .bodyNotReplayable) }
+        guard attempt.number < attemptsMax else { return .denied(reason, .attemptsExhausted) }
+        return .retry(reason)
+    }
+}

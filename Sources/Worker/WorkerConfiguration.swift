@@ -1,0 +1,129 @@
+import Logging
+import ShmRing
+
+/// Everything a worker is told before it is forked. Values are checked by whoever builds them.
+public struct WorkerConfiguration: Sendable {
+    public var backends: [Backend]
+    public var limits = Limits()
+    public var timeouts = Timeouts()
+    public var pool = PoolLimits()
+    public var health = HealthPolicy()
+    /// How often one request is tried at most, the first time included.
+    public var attemptsMax = 3
+    /// Whether each request writes its span tree.
+    public var isTracing = false
+    public var accessLog: AccessLog?
+
+    public init(backends: [Backend]) {
+        self.backends = backends
+    }
+
+    /// One server that requests may go to.
+    public struct Backend: Sendable {
+        /// `host:port` or `unix:/path`, as people and traces name it.
+        public var name: String
+        /// The host alone when it is a name that was resolved; nil for a literal address or a path.
+        public var hostname: String?
+        /// Where to connect, in the resolver's order; never empty.
+        public var addresses: [SocketAddress]
+
+        public init(name: String, hostname: String?, addresses: [SocketAddress]) {
+            precondition(!addresses.isEmpty, "backend \(name) without an address")
+            self.name = name
+            self.hostname = hostname
+            self.addresses = addresses
+        }
+    }
+
+    /// What a client or a backend may send at most.
+    public struct Limits: Sendable {
+        public var requestHeadBytesMax = 32 * 1024
+        public var requestFieldsMax = 128
+        public var requestTargetBytesMax = 8 * 1024
+        public var responseHeadBytesMax = 64 * 1024
+        /// 0: unlimited.
+        public var requestBodyBytesMax = 0
+        /// Client connections of one worker.
+        public var connectionsMax = 16 * 1024
+        /// Requests on one client connection, 0: unlimited.
+        public var requestsPerConnectionMax = 0
+
+        public init() {}
+    }
+
+    /// All in nanoseconds.
+    public struct Timeouts: Sendable {
+        public var requestHeadNs: UInt64 = 10_000_000_000
+        public var keepAliveNs: UInt64 = 60_000_000_000
+        public var clientBodyNs: UInt64 = 30_000_000_000
+        /// How long a client may read nothing while there is something for it.
+        public var clientStallNs: UInt64 = 60_000_000_000
+        /// How long the answer to a client that closed its sending side may take to begin.
+        public var halfCloseNs: UInt64 = 2_000_000_000
+        public var connectNs: UInt64 = 2_000_000_000
+        public var responseHeadNs: UInt64 = 60_000_000_000
+        public var upstreamStallNs: UInt64 = 60_000_000_000
+        public var upstreamIdleNs: UInt64 = 30_000_000_000
+        public var tunnelIdleNs: UInt64 = 3_600_000_000_000
+        public var drainNs: UInt64 = 30_000_000_000
+
+        public init() {}
+    }
+
+    /// Upstream connections of one worker to one backend.
+    public struct PoolLimits: Sendable {
+        public var connectionsMax = 4096
+        public var idleMax = 1024
+        /// Requests that may wait for a connection.
+        public var waitersMax = 1024
+        public var waitNs: UInt64 = 1_000_000_000
+
+        public init() {}
+    }
+
+    /// When a backend is taken out and how it comes back.
+    public struct HealthPolicy: Sendable {
+        public var failuresMax = 3
+        public var pauseNsMin: UInt64 = 1_000_000_000
+        public var pauseNsMax: UInt64 = 30_000_000_000
+
+        public init() {}
+    }
+
+    /// Where the access log goes.
+    public struct AccessLog: Sendable {
+        /// Open for appending; stays the caller's.
+        public var descriptor: Int32
+        public var isJSON: Bool
+
+        public init(descriptor: Int32, isJSON: Bool) {
+            self.descriptor = descriptor
+            self.isJSON = isJSON
+        }
+    }
+}
+
+/// What one worker process inherits from the master.
+public struct WorkerInheritance {
+    /// Number of the slot, from 0: ring, listener and `lb.worker`.
+    public var slot: Int
+    /// Listening sockets to accept from; they stay open in the master.
+    public var listeners: [Int32]
+    /// This child's end of its control channel.
+    public var control: Int32
+    public var generation: UInt32
+    /// Nil when tracing is off.
+    public var segment: SpanSegment?
+    public var logger: Logger
+
+    public init(
+        slot: Int, listeners: [Int32], control: Int32, generation: UInt32, segment: SpanSegment?, logger: Logger
+    ) {
+        self.slot = slot
+        self.listeners = listeners
+        self.control = control
+        self.generation = generation
+        self.segment = segment
+        self.logger = logger
+    }
+}

@@ -1,0 +1,4 @@
+import Glibc
+import Master
+
+exit(MasterProcess.main(CommandLine.arguments))

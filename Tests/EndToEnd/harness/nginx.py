@@ -1,0 +1,80 @@
+"""nginx as a backend: a real server with its own ideas about keep-alive, chunks and caching."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from harness.balancer import free_port
+from harness.waiting import wait_until
+from harness.wire import connect
+
+_CONFIGURATION = """
+daemon off;
+worker_processes 1;
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    keepalive_requests 100000;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    client_max_body_size 0;
+    server {{
+        listen 127.0.0.1:{port};
+        root {directory}/files;
+        location /small {{ return 200 "small\\n"; }}
+        location /chunked {{ gzip on; gzip_min_length 0; gzip_types *; }}
+        location /echo {{ proxy_pass http://127.0.0.1:{port}/discard; proxy_request_buffering off; }}
+        location /discard {{ return 200 "discarded\\n"; }}
+        location /moved {{ return 301 /small; }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """nginx serving `files` (name to content), `/small`, `/moved`, and `/chunked/NAME` gzipped on the fly."""
+
+    def __init__(self, directory: Path, files: dict[str, bytes]) -> None:
+        executable = shutil.which("nginx") or "/usr/sbin/nginx"
+        assert Path(executable).exists(), "nginx is not installed: apt-get install nginx-light"
+        self.port = free_port()
+        _write_files(directory, files)
+        configuration = directory / "nginx.conf"
+        configuration.write_text(_CONFIGURATION.format(directory=directory, port=self.port))
+        self._process = subprocess.Popen(
+            [executable, "-c", str(configuration), "-e", str(directory / "error.log"), "-g", "user root;"],
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(self._accepts, "nginx to accept")
+
+    @property
+    def address(self) -> str:
+        """What follows `--backend`."""
+        return f"127.0.0.1:{self.port}"
+
+    def _accepts(self) -> bool:
+        try:
+            connect(self.port).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+def _write_files(directory: Path, files: dict[str, bytes]) -> None:
+    for folder in ("files", "files/chunked"):
+        os.makedirs(directory / folder, exist_ok=True)
+    for name, content in files.items():
+        (directory / "files" / name).write_bytes(content)
+        (directory / "files" / "chunked" / name).write_bytes(content)

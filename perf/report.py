@@ -1,0 +1,158 @@
+"""Results as Markdown tables with aligned columns, which read as well on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from perf.measure import DeliveryRun, LoadRun, LoadRuns, MemoryRun
+from perf.processes import CpuTime, TreeMemory
+from perf.targets import Verdict
+
+MIB = 1024 * 1024
+ABSENT = "–"
+
+
+@dataclass
+class Section:
+    """A heading, a table whose first column is text and the others numbers, and remarks below it."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def render(self) -> str:
+        parts = [f"## {self.title}"]
+        if self.rows:
+            parts += ["", *table(self.headers, self.rows)]
+        if self.notes:
+            parts += ["", *(f"- {note}" for note in self.notes)]
+        return "\n".join(parts) + "\n"
+
+
+def table(headers: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in [headers, *rows]) for column in range(len(headers))]
+
+    def line(cells: list[str]) -> str:
+        numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *numbers])} |"
+
+    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+    return [line(headers), line(rule), *(line(row) for row in rows)]
+
+
+def number(value: float) -> str:
+    """Three significant digits or so, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 20 else f"{value:.2f}"
+
+
+def ratio(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def cpu_section(title: str, runs: LoadRuns) -> Section:
+    headers = ["proxy", "CPU µs/req", "× relay", "× nginx", "user", "system", "exporter", "spread",
+               "req/s", "CPU busy", "failed"]
+    return Section(title, headers, [cpu_row(runs, peer) for peer in runs.by_peer], load_notes(runs))
+
+
+def cpu_row(runs: LoadRuns, peer: str) -> list[str]:
+    def median(value: Callable[[LoadRun], float]) -> float:
+        return runs.median(peer, value)
+
+    exporter_us = median(lambda run: run.us_per_request(run.exporter))
+    return [
+        peer,
+        number(median(lambda run: run.total_us)),
+        ratio(runs.ratio(peer, "relay")),
+        ratio(runs.ratio(peer, "nginx")),
+        number(median(lambda run: run.us_per_request(CpuTime(user_ns=run.proxy.user_ns)))),
+        number(median(lambda run: run.us_per_request(CpuTime(system_ns=run.proxy.system_ns)))),
+        number(exporter_us) if exporter_us else ABSENT,
+        f"{runs.spread(peer):.0%}" if len(runs.by_peer[peer]) > 1 else ABSENT,
+        number(median(lambda run: run.result.succeeded_per_second)),
+        f"{median(lambda run: run.busy_share):.0%}",
+        str(runs.failed(peer)),
+    ]
+
+
+def latency_section(title: str, runs: LoadRuns) -> Section:
+    headers = ["proxy", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/req", "req/s", "failed"]
+    return Section(title, headers, [latency_row(runs, peer) for peer in runs.by_peer], load_notes(runs))
+
+
+def latency_row(runs: LoadRuns, peer: str) -> list[str]:
+    return [
+        peer,
+        number(runs.median(peer, lambda run: run.result.latency.p50_us)),
+        number(runs.median(peer, lambda run: run.result.latency.p99_us)),
+        number(runs.median(peer, lambda run: run.result.latency.p999_us)),
+        number(runs.median(peer, lambda run: run.total_us)),
+        number(runs.median(peer, lambda run: run.result.succeeded_per_second)),
+        str(runs.failed(peer)),
+    ]
+
+
+def load_notes(runs: LoadRuns) -> list[str]:
+    return [
+        f"{peer}, round {index}: {note}"
+        for peer, rounds in runs.by_peer.items()
+        for index, run in enumerate(rounds, start=1)
+        for note in run.notes
+    ]
+
+
+def memory_section(title: str, runs: dict[str, MemoryRun]) -> Section:
+    headers = ["proxy, PSS in MiB", "idle", "idle connections", "B/connection", "under load", "after load", "held",
+               "failed"]
+    rows = [
+        [peer, *(mebibytes(memory) for memory in (run.idle, run.with_idle_connections)),
+         f"{run.bytes_per_connection:,.0f}", *(mebibytes(memory) for memory in (run.under_load, run.after_load)),
+         f"{run.connections_open:,}/{run.connections:,}", str(run.failed)]
+        for peer, run in runs.items()
+    ]
+    return Section(title, headers, rows, ["\"a + b\" is the proxy + its exporter; B/connection is the proxy's growth."])
+
+
+def mebibytes(memory: TreeMemory) -> str:
+    proxy = f"{memory.proxy_bytes / MIB:.1f}"
+    return f"{proxy} + {memory.exporter_bytes / MIB:.1f}" if memory.exporter_bytes else proxy
+
+
+def delivery_section(title: str, runs: dict[str, DeliveryRun]) -> Section:
+    headers = ["proxy", "requests", "traces received", "missing", "posts", "MiB", "B/trace", "CPU busy", "req/s",
+               "failed"]
+    rows = [delivery_row(peer, run) for peer, run in runs.items()]
+    notes = [f"{peer} logged: {line}" for peer, run in runs.items() for line in run.log_lines]
+    return Section(title, headers, rows, notes)
+
+
+def delivery_row(peer: str, run: DeliveryRun) -> list[str]:
+    received = run.received
+    return [
+        peer, f"{run.result.requests + 1:,}", f"{received.matches:,}", str(run.trees_missing), f"{received.posts:,}",
+        number(received.body_bytes / MIB), number(received.body_bytes / max(1, received.matches)),
+        f"{run.busy_share:.0%}", number(run.result.succeeded_per_second), str(run.result.failed),
+    ]
+
+
+def failure_section(title: str, reason: str) -> Section:
+    """Stands in the place of a case that could not be measured."""
+    return Section(title, [], [], [f"Not measured: {reason.strip().replace(chr(10), chr(10) + '  ')}"])
+
+
+def target_section(verdicts: list[Verdict]) -> Section:
+    rows = [[verdict.target, verdict.limit, verdict.measured, "met" if verdict.is_met else "MISSED"]
+            for verdict in verdicts]
+    return Section("Targets", ["target", "limit", "measured", "verdict"], rows)
+
+
+def heading(facts: list[tuple[str, str]], command: str, rounds: int) -> str:
+    lines = [
+        "# Benchmark results", "",
+        f"Medians of {rounds} interleaved round{'s' if rounds > 1 else ''}; perf/README.md says how to read them.", "",
+        *(f"- {name}: {value}" for name, value in facts),
+        f"- Command: `{command}`",
+    ]
+    return "\n".join(lines) + "\n"
