@@ -219,9 +219,3 @@ struct BodyRelay {
         return finish(sink, &buffers)
     }
 }
-
-extension Span<UInt8> {
-    /// The first `count` bytes.
-    @_lifetime(copy self)
-    func extracting(first count: Int) -> Span<UInt8> { extracting(0..<count) }
-}

@@ -62,7 +62,8 @@ extension Proxy {
         exchange.requestRelay = makeRequestRelay(exchange)
         exchange.isRequestAbandoned = false
         exchange.isRequestBlocked = false
-        dispatch(exchange, allowsReuse: false)
+        // After a connection that had gone stale, the others in the pool may be just as stale.
+        dispatch(exchange, allowsReuse: reason == .connectFailed)
     }
 
     /// Counts the failure against the backend, and says so when that takes it out.

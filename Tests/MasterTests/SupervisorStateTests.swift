@@ -1,0 +1,177 @@
+import Testing
+
+@testable import Master
+
+private let second: UInt64 = 1_000_000_000
+private let ms: UInt64 = 1_000_000
+
+/// A supervisor with a clock that the test moves.
+private struct Bench {
+    var state: SupervisorState
+    var nowNs: UInt64 = 1000 * second
+
+    init(workers: Int = 2, hasExporter: Bool = true, isReady: Bool = true) {
+        state = SupervisorState(
+            workerCount: workers, hasExporter: hasExporter, patience: .init(drainNs: 30 * second, flushNs: 5 * second))
+        _ = state.started()
+        guard isReady else { return }
+        for index in 0..<workers { _ = ready(.worker(index)) }
+        if hasExporter { _ = ready(.exporter) }
+    }
+
+    mutating func ready(_ slot: ChildSlot) -> [SupervisorState.Action] { state.childReady(slot, nowNs: nowNs) }
+    mutating func ended(_ slot: ChildSlot) -> [SupervisorState.Action] { state.childEnded(slot, nowNs: nowNs) }
+    mutating func terminate() -> [SupervisorState.Action] { state.terminationRequested(nowNs: nowNs) }
+
+    mutating func after(_ delayNs: UInt64) -> [SupervisorState.Action] {
+        nowNs += delayNs
+        return state.timePassed(nowNs: nowNs)
+    }
+}
+
+@Suite struct SupervisorStateTests {
+    @Test func everyChildIsStarted() {
+        var state = SupervisorState(workerCount: 2, hasExporter: true, patience: .init(drainNs: 0, flushNs: 0))
+        #expect(state.started() == [.spawn(.worker(0)), .spawn(.worker(1)), .spawn(.exporter)])
+        #expect(state.wakeAtNs == nil)
+    }
+
+    @Test func readinessIsAnnouncedOnceWhenTheLastWorkerIsReady() {
+        var bench = Bench(isReady: false)
+        #expect(bench.ready(.worker(1)) == [])
+        #expect(bench.ready(.worker(1)) == [])
+        #expect(bench.ready(.worker(0)) == [.announceReady])
+        _ = bench.ended(.worker(0))
+        #expect(bench.ready(.worker(0)) == [])
+    }
+
+    @Test func aDeadWorkerIsReplacedAtOnce() {
+        var bench = Bench()
+        #expect(bench.ended(.worker(1)) == [.spawn(.worker(1))])
+    }
+
+    @Test func aCrashLoopIsSlowedDownForItsSlotOnly() {
+        var bench = Bench()
+        _ = bench.ended(.worker(1))
+        #expect(bench.ended(.worker(1)) == [])
+        #expect(bench.state.wakeAtNs == bench.nowNs + 100 * ms)
+        #expect(bench.ended(.worker(0)) == [.spawn(.worker(0))])
+        #expect(bench.after(99 * ms) == [])
+        #expect(bench.after(1 * ms) == [.spawn(.worker(1))])
+        #expect(bench.state.wakeAtNs == nil)
+        #expect(bench.ended(.worker(1)) == [])
+        #expect(bench.state.wakeAtNs == bench.nowNs + 200 * ms)
+    }
+
+    @Test func healthIsCountedFromReadiness() {
+        var bench = Bench()
+        _ = bench.ended(.worker(0))
+        bench.nowNs += 60 * second
+        #expect(bench.ended(.worker(0)) == [], "it was never ready")
+        _ = bench.after(100 * ms)
+        _ = bench.ready(.worker(0))
+        bench.nowNs += 10 * second
+        #expect(bench.ended(.worker(0)) == [.spawn(.worker(0))])
+    }
+
+    @Test func theExporterIsReplacedLikeAWorker() {
+        var bench = Bench()
+        #expect(bench.ended(.exporter) == [.spawn(.exporter)])
+        #expect(bench.ended(.exporter) == [])
+        #expect(bench.after(100 * ms) == [.spawn(.exporter)])
+    }
+
+    @Test func terminationDrainsWorkersThenTheExporter() {
+        var bench = Bench()
+        #expect(bench.terminate() == [.drain(.worker(0)), .drain(.worker(1))])
+        #expect(!bench.state.isServing)
+        #expect(bench.state.wakeAtNs == bench.nowNs + 31 * second)
+        #expect(bench.ended(.worker(1)) == [])
+        #expect(bench.ended(.worker(0)) == [.drain(.exporter)])
+        #expect(bench.state.wakeAtNs == bench.nowNs + 6 * second)
+        #expect(bench.ended(.exporter) == [.exit(status: 0)])
+        #expect(bench.state.wakeAtNs == nil)
+    }
+
+    @Test func withoutAnExporterTheLastWorkerIsTheEnd() {
+        var bench = Bench(workers: 1, hasExporter: false)
+        #expect(bench.terminate() == [.drain(.worker(0))])
+        #expect(bench.ended(.worker(0)) == [.exit(status: 0)])
+    }
+
+    @Test func aStartingWorkerIsDrainedToo() {
+        var bench = Bench(workers: 1, hasExporter: false, isReady: false)
+        #expect(bench.terminate() == [.drain(.worker(0))])
+        #expect(bench.ready(.worker(0)) == [], "not announced any more")
+    }
+
+    @Test func aWorkerThatWaitsForItsRestartIsNotWaitedFor() {
+        var bench = Bench(workers: 1)
+        _ = bench.ended(.worker(0))
+        _ = bench.ended(.worker(0))
+        #expect(bench.terminate() == [.drain(.exporter)])
+        #expect(bench.after(second) == [], "no restart")
+    }
+
+    @Test func lateWorkersAreKilledAndSpansStillDelivered() {
+        var bench = Bench()
+        _ = bench.terminate()
+        _ = bench.ended(.worker(0))
+        #expect(bench.after(31 * second - 1) == [])
+        #expect(bench.after(1) == [.kill(.worker(1)), .drain(.exporter)])
+        #expect(bench.ended(.worker(1)) == [])
+        #expect(bench.ended(.exporter) == [.exit(status: 0)])
+    }
+
+    @Test func aLateExporterIsKilled() {
+        var bench = Bench(workers: 1)
+        _ = bench.terminate()
+        _ = bench.ended(.worker(0))
+        #expect(bench.after(6 * second) == [.kill(.exporter)])
+        #expect(bench.ended(.exporter) == [.exit(status: 0)])
+    }
+
+    @Test func anExporterThatDiesWhileWorkersDrainComesBack() {
+        var bench = Bench(workers: 1)
+        _ = bench.terminate()
+        #expect(bench.ended(.exporter) == [.spawn(.exporter)])
+        #expect(bench.ended(.exporter) == [])
+        #expect(bench.ended(.worker(0)) == [.spawn(.exporter), .drain(.exporter)], "at once, there may be spans")
+        #expect(bench.ended(.exporter) == [.exit(status: 0)], "not a third time")
+    }
+
+    @Test func aWorkerThatDiesWhileDrainingStaysDead() {
+        var bench = Bench(workers: 2, hasExporter: false)
+        _ = bench.terminate()
+        #expect(bench.ended(.worker(0)) == [])
+        #expect(bench.after(20 * second) == [])
+        #expect(bench.ended(.worker(1)) == [.exit(status: 0)])
+    }
+
+    @Test func aSecondSignalKillsEverything() {
+        var bench = Bench()
+        _ = bench.terminate()
+        #expect(bench.terminate() == [.kill(.worker(0)), .kill(.worker(1)), .kill(.exporter)])
+        #expect(bench.ended(.worker(0)) == [])
+        #expect(bench.ended(.exporter) == [])
+        #expect(bench.terminate() == [], "a third one changes nothing")
+        #expect(bench.ended(.worker(1)) == [.exit(status: 1)])
+        #expect(bench.terminate() == [])
+    }
+
+    @Test func aSecondSignalCutsTheFlushShort() {
+        var bench = Bench(workers: 1)
+        _ = bench.terminate()
+        _ = bench.ended(.worker(0))
+        #expect(bench.terminate() == [.kill(.exporter)])
+        #expect(bench.ended(.exporter) == [.exit(status: 1)])
+    }
+
+    @Test func aChildThatCannotBeKilledIsLeftBehind() {
+        var bench = Bench(workers: 1, hasExporter: false)
+        _ = bench.terminate()
+        _ = bench.terminate()
+        #expect(bench.after(second - 1) == [])
+        #expect(bench.after(1) == [.exit(status: 1)])
+    }
+}
