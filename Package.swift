@@ -9,6 +9,11 @@ let settings: [SwiftSetting] = [
     .enableExperimentalFeature("Lifetimes"),
 ]
 
+// A worker has one thread for its whole life, so its reference counts need no atomic instructions. All
+// checks (bounds, overflow, exclusivity) stay on.
+let workerSettings =
+    settings + [.unsafeFlags(["-Xfrontend", "-assume-single-threaded"], .when(configuration: .release))]
+
 let package = Package(
     name: "load_balancer",
     products: [
@@ -27,7 +32,7 @@ let package = Package(
         .target(
             name: "Worker",
             dependencies: ["CShims", "ShmRing", .product(name: "Logging", package: "swift-log")],
-            swiftSettings: settings
+            swiftSettings: workerSettings
         ),
         .target(
             name: "Exporter",

@@ -161,13 +161,9 @@ struct OTLPJSONEncoder: OTLPFormat, ~Copyable {
 
 /// JSON's tokens (RFC 8259).
 extension ByteWriter {
-    private static let hexDigits = Array("0123456789abcdef".utf8)
-
     /// Sixteen hexadecimal digits.
     mutating func append(hex value: UInt64) {
-        for shift in stride(from: 60, through: 0, by: -4) {
-            append(Self.hexDigits[Int(value >> UInt64(shift) & 15)])
-        }
+        for shift in stride(from: UInt64(60), through: 0, by: -4) { append(Self.hexDigit(value >> shift & 15)) }
     }
 
     mutating func append(decimal value: Int64) {
@@ -176,12 +172,15 @@ extension ByteWriter {
     }
 
     mutating func append(decimal value: UInt64) {
-        var divisor: UInt64 = 1
-        while value / divisor >= 10 { divisor *= 10 }
-        while divisor > 0 {
-            append(UInt8(ascii: "0") + UInt8(value / divisor % 10))
-            divisor /= 10
-        }
+        var digits = SIMD32<UInt8>(repeating: 0)
+        var first = 32
+        var rest = value
+        repeat {
+            first -= 1
+            digits[first] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+            rest /= 10
+        } while rest > 0
+        for index in first..<32 { append(digits[index]) }
     }
 
     /// A string token from a record. Copied first and judged in the copy, as its writer may go on writing.
@@ -210,12 +209,16 @@ extension ByteWriter {
                 append(byte)
             case 0..<0x20, 0x7F:
                 append("\\u00")
-                append(Self.hexDigits[Int(byte >> 4)])
-                append(Self.hexDigits[Int(byte & 15)])
+                append(Self.hexDigit(UInt64(byte >> 4)))
+                append(Self.hexDigit(UInt64(byte & 15)))
             default: append(byte)
             }
         }
         append(UInt8(ascii: "\""))
+    }
+
+    private static func hexDigit(_ value: UInt64) -> UInt8 {
+        UInt8(truncatingIfNeeded: value) + (value < 10 ? UInt8(ascii: "0") : UInt8(ascii: "a") - 10)
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {

@@ -11,14 +11,11 @@ enum PartialSuccess: Equatable {
     /// Longest message kept, in bytes.
     static let messageBytesMax = 512
 
-    /// - Parameter body: Protobuf or JSON, told apart by the first byte: `{` begins no protobuf answer.
+    /// - Parameter body: Protobuf or JSON. No protobuf answer begins with `{`; one may well begin with what
+    ///   in JSON is a line feed.
     init(body: [UInt8]) {
-        switch body.first {
-        case nil: self = .complete
-        case UInt8(ascii: "{"), UInt8(ascii: " "), UInt8(ascii: "\n"), UInt8(ascii: "\r"), UInt8(ascii: "\t"):
-            self = Self.fromJSON(body)
-        default: self = Self.fromProtobuf(body[...])
-        }
+        self = body.first == UInt8(ascii: "{") ? .nonsense : Self.fromProtobuf(body[...])
+        if self == .nonsense { self = Self.fromJSON(body) }
     }
 
     private init(rejectedSpans: Int64, message: String) {

@@ -118,7 +118,7 @@ def test_spans_of_a_killed_worker_are_delivered(stage: Stage) -> None:
 
 def _wait_for_targets(collector: Collector, expected: list[str]) -> set[str]:
     def delivered() -> set[str]:
-        urls = {str(span.attributes.get("http.url")) for span in collector.accepted_spans}
+        urls = {str(span.attributes["http.url"]) for span in collector.accepted_spans if span.kind == "SERVER"}
         return {url.removeprefix("http://example.test") for url in urls}
 
     wait_until(lambda: set(expected) <= delivered(), "all spans", timeout_s=20)

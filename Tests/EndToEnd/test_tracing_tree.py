@@ -569,8 +569,8 @@ def test_end_before_the_head_is_told(stage: Stage, failure: Script, error_type: 
 def test_nonsense_from_the_backend_is_told(stage: Stage) -> None:
     backend = stage.backend(serve(lambda request: b"nonsense\r\n\r\n"))
     tree = Traced(stage, backend).tree_of(message.request("/"))
-    assert_failed(tree.one("backend_request"), "protocol_error")
-    assert_failed(tree.span, "protocol_error")
+    assert_failed(tree.one("backend_request"), "upstream_protocol_error")
+    assert_failed(tree.span, "upstream_protocol_error")
     assert tree.span.attributes["http.status_code"] == 502
 
 

@@ -93,7 +93,7 @@ func configuration(_ arguments: [String], _ surroundings: Surroundings = Surroun
     @Test func theAccessLogGoesToAFileOrToStandardOutput() throws {
         #expect(try configuration(backend + ["--access-log", "-"]).accessLog == .standardOutput)
         #expect(try configuration(backend + ["--access-log", "/tmp/x"]).accessLog == .file(path: "/tmp/x"))
-        #expect(throws: StartFailure.self) { try configuration(backend + ["--access-log="]) }
+        #expect(throws: StartFailure.self) { try configuration(backend + ["--access-log", ""]) }
     }
 
     @Test func thePlanNamesWhatWouldRun() throws {

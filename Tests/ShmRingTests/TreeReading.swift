@@ -56,7 +56,7 @@ struct TreeReading: Equatable {
     }
 
     init?(_ record: [UInt8]) {
-        self.init(record.span.bytes)
+        unsafe self.init(record.span.bytes)
     }
 
     /// The texts or numbers of one span's attributes.

@@ -40,7 +40,10 @@ struct Supervisor: ~Copyable {
     mutating func run() -> Int32 {
         perform(state.started())
         while true {
-            if let exitStatus { return exitStatus }
+            if let exitStatus {
+                logger.info("ended", metadata: ["status": "\(exitStatus)"])
+                return exitStatus
+            }
             for token in poller.wait(timeoutMs: timeoutMs) { handle(token) }
             perform(state.timePassed(nowNs: Clock.monotonicNs()))
         }

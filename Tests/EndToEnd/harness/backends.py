@@ -4,8 +4,9 @@ A script is a function that gets one accepted `Connection` and plays the backend
 send, wait, close, reset. Each connection runs its script in a thread of its own. A script that
 returns leaves its connection open until the backend stops, unless it closed it.
 
-The peer closing a connection ends its script quietly: that is how idle connections end. Any other
-exception in a script fails the test when the stage is cleared.
+The peer closing a connection ends its script quietly, and this end closes too, as real servers do:
+that is how idle connections end. Any other exception in a script fails the test when the stage is
+cleared.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ class BackendConnection(Connection):
         return request
 
     def wait_for_end(self) -> None:
-        """Reads on until the balancer ends the connection, by FIN or RST."""
+        """Reads on until the balancer ends the connection, by FIN or RST, and then closes it."""
         try:
             self.receive_to_end()
         except ConnectionResetError:
             pass
+        self.close()
 
 
 class ScriptedBackend:
@@ -142,7 +144,7 @@ class ScriptedBackend:
         try:
             script(connection)
         except (PeerClosed, ConnectionError):
-            pass
+            connection.close()
         except OSError as error:
             if connection.sock.fileno() >= 0:
                 self._errors.append(error)

@@ -1,7 +1,8 @@
 """An OTLP/HTTP collector that decodes with the official definitions, and misbehaves on request.
 
-Everything it accepts (answers with 200) is decoded strictly and kept; a body that is not OTLP
-raises when the test looks for spans.
+Every post is decoded strictly; a body that is not OTLP fails the test when the stage is cleared.
+Spans count once their post was accepted, which is when its 200 has been sent: before that, the
+balancer may rightly send them again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness.wire import Request
 Behaviour = Callable[[BackendConnection, Request], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Post:
     """One export request: when it came, over which connection, what it carried."""
 
@@ -40,7 +41,8 @@ class Post:
     fields: list[tuple[str, str]]
     body: bytes
     spans: list[Span]
-    accepted: bool
+    accepted: bool = False
+    """Whether it was answered with 200."""
 
 
 class Collector:
@@ -76,12 +78,15 @@ class Collector:
 
     def _take(self, connection: BackendConnection, request: Request) -> None:
         assert (request.method, request.target) == ("POST", self._path), request.head
+        post = _post(connection, request)
         with self._changed:
             behave = self._behaviours.pop(0) if self._behaviours else accept
-            accepted = behave is accept or isinstance(behave, Gate)
-            self.posts.append(_post(connection, request, accepted))
+            self.posts.append(post)
             self._changed.notify_all()
         behave(connection, request)
+        with self._changed:
+            post.accepted = behave is accept or isinstance(behave, Gate)
+            self._changed.notify_all()
 
     # What tests look at
 
@@ -185,7 +190,7 @@ def _with_body(connection: BackendConnection, request: Request) -> Request:
     return replace(request, body=framed[0])
 
 
-def _post(connection: BackendConnection, request: Request, accepted: bool) -> Post:
+def _post(connection: BackendConnection, request: Request) -> Post:
     content_type = request.get("Content-Type") or ""
     body = request.body
     if request.get("Content-Encoding") == "gzip":
@@ -197,7 +202,6 @@ def _post(connection: BackendConnection, request: Request, accepted: bool) -> Po
         fields=request.fields,
         body=body,
         spans=decode(content_type, body),
-        accepted=accepted,
     )
 
 
