@@ -66,7 +66,9 @@ struct OutputKey: Equatable {
     init(_ key: StableKey) { rawValue = key.rawValue | 128 }
 
     /// Every key that can go out, for building tables.
-    static var all: [OutputKey] { AttributeKey.allCases.map { OutputKey($0) } + StableKey.allCases.map { OutputKey($0) } }
+    static var all: [OutputKey] {
+        AttributeKey.allCases.map { OutputKey($0) } + StableKey.allCases.map { OutputKey($0) }
+    }
 
     var text: StaticString {
         if rawValue >= 128, let key = StableKey(rawValue: rawValue & 127) { return key.text }
@@ -161,7 +163,8 @@ struct AttributeRules {
 /// The parts of a recorded URL or Host value as ranges of the record; empty where there is none.
 enum AddressParts {
     /// RFC 3986 §3: scheme "://" authority path [ "?" query ] [ "#" fragment ].
-    static func url(_ record: RawSpan, _ range: Range<Int>) -> (scheme: Range<Int>, path: Range<Int>, query: Range<Int>) {
+    static func url(_ record: RawSpan, _ range: Range<Int>) -> (scheme: Range<Int>, path: Range<Int>, query: Range<Int>)
+    {
         let empty = range.upperBound..<range.upperBound
         guard let colon = RecordBytes.firstIndex(of: UInt8(ascii: ":"), in: record, range),
             colon + 2 < range.upperBound, RecordBytes.byte(record, at: colon + 1) == UInt8(ascii: "/"),

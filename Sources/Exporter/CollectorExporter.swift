@@ -95,7 +95,8 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
     }
 
     private mutating func send(nowNs: UInt64) {
-        while retry.mayPost(nowNs: nowNs, postsInFlight: outbox.inFlightCount), let next = outbox.nextPost(nowNs: nowNs) {
+        while retry.mayPost(nowNs: nowNs, postsInFlight: outbox.inFlightCount), let next = outbox.nextPost(nowNs: nowNs)
+        {
             transport.post(next.parcel.body, slot: next.slot)
         }
     }

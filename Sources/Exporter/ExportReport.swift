@@ -52,7 +52,7 @@ struct ExportReport {
 
     mutating func deliveryFailed(reason: String, pauseNs: UInt64, nowNs: UInt64) {
         Self.warn(
-            logger, &failureLimit, nowNs, "the collector cannot be reached; spans wait and are sent again",
+            logger, &failureLimit, nowNs, "spans cannot be delivered now; they wait and are sent again",
             ["reason": "\(reason)", "retry_in_ms": "\(pauseNs / 1_000_000)"])
     }
 
@@ -95,7 +95,8 @@ struct ExportReport {
     }
 
     private static func warn(
-        _ logger: Logger, _ limit: inout LogLimit, _ nowNs: UInt64, _ message: Logger.Message, _ metadata: Logger.Metadata
+        _ logger: Logger, _ limit: inout LogLimit, _ nowNs: UInt64, _ message: Logger.Message,
+        _ metadata: Logger.Metadata
     ) {
         guard let suppressed = limit.admit(nowNs: nowNs) else { return }
         let more: Logger.Metadata = suppressed > 0 ? ["lines_left_out": "\(suppressed)"] : [:]

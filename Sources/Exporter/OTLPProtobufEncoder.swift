@@ -74,7 +74,9 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
         }
         keyBlocks = keys
         nameBlocks = names
-        resourceMessage = resource.attributes.flatMap { Self.field(Tag.resourceAttribute, Self.keyValue($0.key, $0.value)) }
+        resourceMessage = resource.attributes.flatMap {
+            Self.field(Tag.resourceAttribute, Self.keyValue($0.key, $0.value))
+        }
         scopeMessage =
             Self.field(Tag.scopeName, Array(resource.scopeName.utf8))
             + Self.field(Tag.scopeVersion, Array(resource.scopeVersion.utf8))

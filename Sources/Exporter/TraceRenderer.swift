@@ -96,7 +96,8 @@ struct TraceRenderer {
     private func eventLine(_ event: TraceTree.Event, of node: TraceTree.Node, before stem: String) -> String {
         let offset = Self.duration(event.unixNs - min(event.unixNs, node.facts.startUnixNs))
         let details = event.attributes.map { "  \($0.key)=\($0.value)" }.joined()
-        return painted(stem, .faint) + painted("◆ \(event.name)", .event) + painted(" +\(offset)", .faint) + details + "\n"
+        return painted(stem, .faint) + painted("◆ \(event.name)", .event) + painted(" +\(offset)", .faint) + details
+            + "\n"
     }
 
     private static func kindText(_ kind: SpanKind) -> String {

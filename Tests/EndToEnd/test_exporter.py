@@ -129,7 +129,7 @@ def test_posts_share_a_connection(stage: Stage) -> None:
     balancer = stage.balancer(stage.backend(), collector=collector)
     for number in range(4):
         send(balancer, 1, f"{number}/")
-        collector.wait_for_posts(number + 1)
+        collector.wait_for_trees(number + 1)
     assert {post.connection for post in collector.posts} == {0}
 
 

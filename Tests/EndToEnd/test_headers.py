@@ -54,6 +54,14 @@ def test_hop_by_hop_field_is_not_forwarded(front: Front, line: str) -> None:
     assert request.get("X-Kept") == "yes"
 
 
+@pytest.mark.parametrize("line", ["TE: trailers", "TE: gzip;q=0.5, trailers"])
+def test_wish_for_trailers_is_made_anew_for_the_next_hop(front: Front, line: str) -> None:
+    """Trailers go through, so the wish may too, alone and named by Connection (RFC 9110 §10.1.4)."""
+    request = front.forward(line)
+    assert values(request.fields, "TE") == ["trailers"]
+    assert values(request.fields, "Connection") == ["TE"]
+
+
 @pytest.mark.parametrize("line", ["Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "Connection: keep-alive"])
 def test_hop_by_hop_field_does_not_come_back(front: Front, line: str) -> None:
     response = front.back(line, "X-Kept: yes")

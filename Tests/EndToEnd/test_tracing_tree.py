@@ -337,9 +337,10 @@ def test_trace_of_the_caller_is_continued(stage: Stage, flags: str) -> None:
 def test_several_tracestate_fields_are_carried(stage: Stage) -> None:
     backend = stage.backend()
     parent = f"traceparent: 00-{TRACE_ID}-{PARENT_ID}-01"
-    Traced(stage, backend).tree_of(message.request("/", parent, "tracestate: a=1", "tracestate: b=2"))
+    tree = Traced(stage, backend).tree_of(message.request("/", parent, "tracestate: a=1", "tracestate: b=2"))
     carried = [item.strip() for item in ",".join(backend.requests[0].all("tracestate")).split(",")]
     assert carried == ["a=1", "b=2"]
+    assert [item.strip() for item in tree.span.trace_state.split(",")] == carried
 
 
 def test_field_names_in_any_case_are_understood(stage: Stage) -> None:

@@ -74,7 +74,9 @@ import Testing
             }
         }
         for (index, byte) in record.enumerated() {
-            if byte == UInt8(ascii: "h") || byte == UInt8(ascii: "Y") || byte == UInt8(ascii: "r") { record[index] = 0xFF }
+            if byte == UInt8(ascii: "h") || byte == UInt8(ascii: "Y") || byte == UInt8(ascii: "r") {
+                record[index] = 0xFF
+            }
         }
         var bench = Bench()
         #expect(bench.add(record) == 1)

@@ -68,7 +68,8 @@ import Testing
     func anyBytesAreAnswered(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
         for _ in 0..<2000 {
-            let body = (0..<Int.random(in: 0...40, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+            let body = (0..<Int.random(in: 0...40, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random)
+            }
             if case .partial(_, let message) = PartialSuccess(body: body) { #expect(message.utf8.count <= 3 * 40) }
         }
     }

@@ -11,6 +11,14 @@ import Testing
         return TraceRenderer(isColoured: isColoured).text(of: tree)
     }
 
+    @Test func aFailoverIsDrawnWhole() throws {
+        #expect(try text(SampleTrees.failover) == Self.failover)
+    }
+
+    private static let failover = """
+        X
+        """
+
     @Test func controlCharactersAreShownAndNotObeyed() throws {
         let drawn = try text { producer in
             SampleTrees.single(&producer) { tree in
@@ -36,20 +44,23 @@ import Testing
         #expect(stripped == plain)
     }
 
-    @Test(arguments: [
-        (0, "0 ns"), (999, "999 ns"), (1_000, "1.00 µs"), (9_994, "9.99 µs"), (9_996, "10.0 µs"), (99_940, "99.9 µs"),
-        (99_960, "100 µs"), (999_400, "999 µs"), (1_000_000, "1.00 ms"), (3_420_000, "3.42 ms"),
-        (5_050_000_000, "5.05 s"), (3_600_000_000_000, "3600 s"),
-    ] as [(UInt64, String)])
+    @Test(
+        arguments: [
+            (0, "0 ns"), (999, "999 ns"), (1_000, "1.00 µs"), (9_994, "9.99 µs"), (9_996, "10.0 µs"),
+            (99_940, "99.9 µs"),
+            (99_960, "100 µs"), (999_400, "999 µs"), (1_000_000, "1.00 ms"), (3_420_000, "3.42 ms"),
+            (5_050_000_000, "5.05 s"), (3_600_000_000_000, "3600 s"),
+        ] as [(UInt64, String)])
     func durationsHaveThreeDigitsAndAUnit(ns: UInt64, text: String) {
         #expect(TraceRenderer.duration(ns) == text)
     }
 
-    @Test(arguments: [
-        (0, "1970-01-01 00:00:00.000 UTC"), (951_782_399_999, "2000-02-28 23:59:59.999 UTC"),
-        (951_782_400_000, "2000-02-29 00:00:00.000 UTC"), (1_709_251_199_000, "2024-02-29 23:59:59.000 UTC"),
-        (1_790_000_000_123, "2026-09-21 14:13:20.123 UTC"), (4_107_542_400_000, "2100-03-01 00:00:00.000 UTC"),
-    ] as [(UInt64, String)])
+    @Test(
+        arguments: [
+            (0, "1970-01-01 00:00:00.000 UTC"), (951_782_399_999, "2000-02-28 23:59:59.999 UTC"),
+            (951_782_400_000, "2000-02-29 00:00:00.000 UTC"), (1_709_251_199_000, "2024-02-29 23:59:59.000 UTC"),
+            (1_790_000_000_123, "2026-09-21 14:13:20.123 UTC"), (4_107_542_400_000, "2100-03-01 00:00:00.000 UTC"),
+        ] as [(UInt64, String)])
     func datesFollowTheCalendar(unixMs: UInt64, text: String) {
         #expect(TraceRenderer.date(unixMs * 1_000_000) == text)
     }

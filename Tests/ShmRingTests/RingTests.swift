@@ -61,6 +61,31 @@ import Testing
         #expect(consumer.drain() == [901])
     }
 
+    @Test func aRingTakesExactlyWhatItHolds() {
+        var producer = segment.producer(slot: 0)
+        var consumer = segment.consumer()
+        let fitting = segment.ringBytes / 128
+        for _ in 0..<fitting { #expect(publish128Bytes(&producer) == true) }
+        #expect(segment.tail() == UInt64(segment.ringBytes))
+        #expect(publish128Bytes(&producer) == false)
+        let sizes = Set((0..<fitting).map { _ in consumer.next(slot: 0) { $0.byteCount }?.result })
+        #expect(sizes == [128])
+        #expect(consumer.isEmpty == true)
+        #expect(consumer.corruptions == 0)
+    }
+
+    /// A tree of 128 bytes, which divides the ring's size.
+    private func publish128Bytes(_ producer: inout RingProducer) -> Bool {
+        guard var writer = producer.reserve(bytesMax: 128) else { return false }
+        let state: [UInt8] = []
+        writer.begin(
+            traceID: (1, 2), parentSpanID: 0, traceFlags: 0, baseUnixNs: 0, traceState: state.span)
+        writer.beginSpan(.proxyRequest, kind: .server, id: 1, parent: nil, startOffsetNs: 0, endOffsetNs: 0)
+        for _ in 0..<5 { writer.attribute(.failures, 1) }
+        producer.publish(writer)
+        return true
+    }
+
     @Test func whatIsReadButNotReleasedIsNotOverwritten() {
         var producer = segment.producer(slot: 0)
         var consumer = segment.consumer()

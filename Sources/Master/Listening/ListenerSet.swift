@@ -23,6 +23,7 @@ final class ListenerSet {
         let address = wanted.with(port: probe.port)
         // The probe holds the port until the others have it: without SO_REUSEPORT but not listening, it keeps
         // strangers out and, by SO_REUSEADDR, lets these in.
+        defer { withExtendedLifetime(probe) {} }
         sockets = try (0..<count).map { (_) throws(StartFailure) in
             let listener = try Listener.bound(to: address, isShared: true)
             try listener.listen(backlog: Self.backlog, at: address)

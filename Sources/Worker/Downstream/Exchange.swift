@@ -64,9 +64,10 @@ final class Exchange {
     /// The response's body ended early, for whatever reason.
     var hadBodyError = false
     var identity = TraceIdentity()
-    /// Where the head has the user agent and the trace state.
+    /// Where the head has the user agent.
     var userAgent: Range<Int> = 0..<0
-    var traceState: Range<Int> = 0..<0
+    /// The caller's `tracestate`, empty without one.
+    var traceState: [UInt8] = []
 
     /// Body bytes that went to the client.
     var responseBodyBytes: Int { localBodyBytes + responseRelay.bodyBytes }
@@ -113,6 +114,6 @@ final class Exchange {
         hadBodyError = false
         identity = TraceIdentity()
         userAgent = 0..<0
-        traceState = 0..<0
+        if !traceState.isEmpty { traceState = [] }
     }
 }

@@ -188,15 +188,23 @@ struct BodyRelay {
         output.append("\r\n")
     }
 
-    /// How many of `bytes` are the body, framing included, when all of it is there; nil when it is not.
-    static func wholeBytes(_ bytes: Span<UInt8>, _ framing: BodyFraming) -> Int? {
+    /// What the bytes behind a head hold of its body.
+    enum Presence: Equatable {
+        /// All of it, in this many bytes, framing included.
+        case whole(Int)
+        case partial
+        case malformed
+    }
+
+    static func presence(_ bytes: Span<UInt8>, _ framing: BodyFraming) -> Presence {
         var reader = BodyReader(framing)
         var index = 0
         while true {
             switch reader.next(bytes, &index) {
             case .data: continue
-            case .finished: return index
-            case .needsMore, .malformed: return nil
+            case .finished: return .whole(index)
+            case .needsMore: return .partial
+            case .malformed: return .malformed
             }
         }
     }

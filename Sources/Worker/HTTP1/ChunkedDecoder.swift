@@ -102,7 +102,7 @@ struct ChunkedDecoder: Equatable, Sendable {
         }
     }
 
-    /// Collects the trailer section until its empty line; its lines are judged by `FieldSection`.
+    /// Collects the trailer section until its empty line; its lines are judged as a whole.
     /// Without trailers, as nearly always, nothing is collected and nothing allocated.
     private mutating func takeTrailerByte(_ byte: UInt8) {
         if byte == 0x0D, trailers.isEmpty { return state = .lastLF }
@@ -110,7 +110,9 @@ struct ChunkedDecoder: Equatable, Sendable {
         let count = trailers.count
         if byte == 0x0A {
             guard count >= 2, trailers[count - 2] == 0x0D else { return state = .malformed }
-            if count >= 4, trailers[count - 3] == 0x0A { state = .finished }
+            if count >= 4, trailers[count - 3] == 0x0A {
+                state = Trailers.isWellFormed(trailers) ? .finished : .malformed
+            }
         } else if count >= 2, trailers[count - 2] == 0x0D {
             state = .malformed
         }

@@ -14,14 +14,8 @@ extension Proxy {
     /// Keeps what can be told of a head that could not be read: its first line's method and target.
     private func retainRefused(_ exchange: Exchange, _ connection: DownstreamConnection) {
         guard let input = connection.input else { return }
-        let bytes = input.readable
-        let (method, target) = RefusedRequest.parts(bytes, targetBytesMax: 1024)
-        exchange.head.methodText = method
-        exchange.head.target = target
-        exchange.head.method = Method.named(bytes.extracting(method))
-        let kept = max(method.upperBound, target.upperBound)
-        let retained = buffers.take(holding: max(kept, 1))
-        retained.append(bytes.extracting(first: kept))
+        let retained = buffers.take(.medium)
+        RefusedRequest.retain(input.readable, into: retained, &exchange.head)
         exchange.retained = retained
         input.consume(input.readableBytes)
         connection.releaseEmptyInput(&buffers)
@@ -40,8 +34,16 @@ extension Proxy {
         let output = client.outputBuffer(room: 512, &buffers)
         exchange.localBodyBytes = LocalAnswer.write(
             error, status: status, closes: exchange.mustClose, isHead: exchange.head.method == .head,
-            keepsAlive: exchange.head.minorVersion == 0 && !exchange.mustClose, to: output)
+            keepsAlive: exchange.head.minorVersion == 0 && !exchange.mustClose,
+            retryAfterSeconds: retryAfterSeconds(error), to: output)
         pumpAnswer(exchange)
+    }
+
+    /// Seconds until a backend may be tried again, at least 1 (RFC 9110 §10.2.3).
+    private func retryAfterSeconds(_ error: ErrorType) -> Int {
+        guard error == .noHealthyBackend else { return 1 }
+        let next = endpoints.compactMap(\.health.retryAtNs).min() ?? nowNs
+        return next > nowNs ? Int((next - nowNs) / 1_000_000_000) + 1 : 1
     }
 
     func pumpAnswer(_ exchange: Exchange) {
@@ -60,13 +62,12 @@ extension Proxy {
 
 /// The bytes of an answer of our own.
 enum LocalAnswer {
-    /// Seconds after which a client that was told 503 may come again (RFC 9110 §10.2.3).
-    static let retryAfterSeconds = 1
-
     /// Writes head and body.
+    /// - Parameter retryAfterSeconds: When a client that is told 503 may come again.
     /// - Returns: Bytes of the body.
     static func write(
-        _ error: ErrorType, status: Int, closes: Bool, isHead: Bool, keepsAlive: Bool, to output: ByteBuffer
+        _ error: ErrorType, status: Int, closes: Bool, isHead: Bool, keepsAlive: Bool, retryAfterSeconds: Int,
+        to output: ByteBuffer
     ) -> Int {
         let reason = reasonPhrase(status)
         let bodyBytes = 3 + 1 + reason.utf8CodeUnitCount + 1 + error.sentence.utf8CodeUnitCount + 1
@@ -97,6 +98,24 @@ enum LocalAnswer {
 
 /// What can be told of a request that was refused.
 enum RefusedRequest {
+    private static let targetBytesMax = 1024
+
+    /// Writes method and target, as far as they can be made out, and says where they stand. Credentials in
+    /// a target stay out.
+    static func retain(_ bytes: Span<UInt8>, into retained: ByteBuffer, _ head: inout RequestHead) {
+        let (method, target) = parts(bytes, targetBytesMax: targetBytesMax)
+        head.method = Method.named(bytes.extracting(method))
+        head.methodText = method
+        retained.append(bytes.extracting(method))
+        let start = retained.writeIndex
+        let authority = RequestURL.authorityStart(bytes, target)
+        if authority > target.lowerBound { head.targetForm = .absolute }
+        retained.append(bytes.extracting(target.lowerBound..<authority))
+        let visible = RequestURL.withoutUserInformation(bytes, authority..<target.upperBound)
+        retained.append(bytes.extracting(visible))
+        head.target = start..<retained.writeIndex
+    }
+
     /// The first two words of the first line, as far as they are there and could be what they should be.
     static func parts(_ bytes: Span<UInt8>, targetBytesMax: Int) -> (method: Range<Int>, target: Range<Int>) {
         var index = 0

@@ -12,15 +12,17 @@ extension Proxy {
         exchange.attempt.connectionEndNs = now
         endpoint.addressFailed(exchange.attempt.addressIndex)
         if !exchange.unreachable.contains(endpoint.index) { exchange.unreachable.append(endpoint.index) }
-        attemptFailed(exchange, error, connectionEnded: true, isConnectFailure: true)
+        attemptFailed(exchange, error, connectionEnded: true, isConnectFailure: true, atNs: now)
     }
 
     /// The attempt is over without a response that could be passed on.
+    /// - Parameter atNs: When it ended, if the caller has noted that already.
     func attemptFailed(
-        _ exchange: Exchange, _ error: ErrorType, connectionEnded: Bool, isConnectFailure: Bool = false
+        _ exchange: Exchange, _ error: ErrorType, connectionEnded: Bool, isConnectFailure: Bool = false,
+        atNs: UInt64? = nil
     ) {
         if exchange.phase == .streaming { return failedInMidResponse(exchange, error) }
-        let now = stampNs()
+        let now = atNs ?? stampNs()
         exchange.attempt.error = error
         exchange.attempt.failedAtNs = now
         if exchange.attempt.requestStartNs > 0 { exchange.attempt.requestEndNs = now }

@@ -13,8 +13,9 @@ extension Proxy {
     }
 
     private func serveDownstream(_ exchange: Exchange, _ connection: DownstreamConnection, _ readiness: Readiness) {
-        if readiness.isBroken { return clientGone(exchange) }
+        // In a tunnel both sides may have ended in order, which epoll reports as it does a break.
         if exchange.phase == .tunnel { return pumpTunnel(exchange) }
+        if readiness.isBroken { return clientGone(exchange) }
         if exchange.isResponseBlocked, connection.isWritable {
             continueResponse(exchange)
             guard connection.exchange === exchange else { return }
@@ -94,7 +95,7 @@ extension Proxy {
     private func beginExchange(_ connection: DownstreamConnection, _ head: RequestHead, _ input: ByteBuffer) {
         let exchange = openExchange(connection)
         exchange.head = head
-        retainRequest(exchange, head, input)
+        let isSound = retainRequest(exchange, head, input)
         connection.releaseEmptyInput(&buffers)
         tableOwner = exchange
         identify(exchange)
@@ -105,6 +106,7 @@ extension Proxy {
         if let most = Self.positive(limits.requestBodyBytesMax), case .length(let count) = head.framing, count > most {
             return answer(exchange, .bodyTooLarge)
         }
+        guard isSound else { return answer(exchange, .protocolError) }
         dispatch(exchange)
     }
 
@@ -128,19 +130,26 @@ extension Proxy {
     }
 
     /// Keeps the head, and the body where it is all here: then the request can be sent again as it is.
-    private func retainRequest(_ exchange: Exchange, _ head: RequestHead, _ input: ByteBuffer) {
+    /// - Returns: False when the body is malformed as far as it is here.
+    private func retainRequest(_ exchange: Exchange, _ head: RequestHead, _ input: ByteBuffer) -> Bool {
         let bytes = input.readable
         let rest = bytes.extracting(head.headBytes..<bytes.count)
-        let whole = head.framing == .none ? 0 : BodyRelay.wholeBytes(rest, head.framing)
+        let presence = head.framing == .none ? .whole(0) : BodyRelay.presence(rest, head.framing)
         let limit = configuration.limits.requestBodyBytesMax
-        let fits = whole.map { limit == 0 || $0 <= limit || head.framing != .chunked } ?? false
-        let kept = head.headBytes + (fits ? whole ?? 0 : 0)
+        var fits = false
+        var kept = head.headBytes
+        // A chunked body near the limit streams, so that the relay can count its data.
+        if case .whole(let count) = presence, limit == 0 || count <= limit || head.framing != .chunked {
+            fits = true
+            kept += count
+        }
         let retained = buffers.take(holding: kept)
         retained.append(bytes.extracting(first: kept))
         exchange.retained = retained
         exchange.wholeBodyBytes = fits ? kept - head.headBytes : -1
         input.consume(kept)
         exchange.requestRelay = makeRequestRelay(exchange)
+        return presence != .malformed
     }
 
     /// How the request's body goes on: already done when it stands in `retained`.
@@ -155,9 +164,19 @@ extension Proxy {
         guard let tracer, let retained = exchange.retained else { return }
         exchange.identity = tracer.identify(retained.readable, table)
         exchange.userAgent = table.first(.userAgent)?.value ?? 0..<0
-        if exchange.identity.keepsTraceState, table.count(of: .tracestate) == 1 {
-            exchange.traceState = table.first(.tracestate)?.value ?? 0..<0
+        if exchange.identity.keepsTraceState, table.contains(.tracestate) {
+            exchange.traceState = Self.joinedTraceState(retained.readable, table)
         }
+    }
+
+    /// Several fields are one list (W3C Trace Context §3.3.1).
+    private static func joinedTraceState(_ bytes: Span<UInt8>, _ table: FieldTable) -> [UInt8] {
+        var joined: [UInt8] = []
+        for line in table.lines where line.known == .tracestate && !line.value.isEmpty {
+            if !joined.isEmpty { joined.append(UInt8(ascii: ",")) }
+            for index in line.value { joined.append(bytes[index]) }
+        }
+        return joined
     }
 
     /// The client closed its sending side after a complete request. It may be gone, or merely done: its

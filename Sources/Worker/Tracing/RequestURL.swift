@@ -8,10 +8,36 @@ enum RequestURL {
         if head.targetForm == .absolute {
             writeTarget(bytes, head.target, to: output)
         } else {
-            output.append("http://")
-            output.append(bytes.extracting(head.authority))
+            if !head.authority.isEmpty {
+                output.append("http://")
+                output.append(bytes.extracting(head.authority))
+            }
             writeTarget(bytes, head.target, to: output)
         }
+    }
+
+    /// Where the authority of a target in absolute form begins; the target's start when it has none.
+    static func authorityStart(_ bytes: Span<UInt8>, _ target: Range<Int>) -> Int {
+        var index = target.lowerBound
+        while index + 2 < target.upperBound, bytes[index] != UInt8(ascii: "/"), bytes[index] != UInt8(ascii: "?") {
+            if bytes[index] == UInt8(ascii: ":"), bytes[index + 1] == UInt8(ascii: "/"),
+                bytes[index + 2] == UInt8(ascii: "/")
+            {
+                return index + 3
+            }
+            index += 1
+        }
+        return target.lowerBound
+    }
+
+    /// What follows the user information of an authority (RFC 3986 §3.2.1).
+    static func withoutUserInformation(_ bytes: Span<UInt8>, _ authority: Range<Int>) -> Range<Int> {
+        var start = authority.lowerBound
+        for index in authority {
+            if bytes[index] == UInt8(ascii: "/") || bytes[index] == UInt8(ascii: "?") { break }
+            if bytes[index] == UInt8(ascii: "@") { start = index + 1 }
+        }
+        return start..<authority.upperBound
     }
 
     private static func writeTarget(_ bytes: Span<UInt8>, _ target: Range<Int>, to output: ByteBuffer) {

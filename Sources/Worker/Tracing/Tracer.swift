@@ -39,7 +39,8 @@ final class Tracer {
         guard exchange.identity.isSampled else { return }
         composeURL(exchange)
         let attempts = exchange.pastAttempts.count + 1
-        let texts = min(url.readableBytes + 8, Self.textBytesMax) * (attempts + 1) + 2 * Self.textBytesMax
+        let urls = min(url.readableBytes + 8, Self.textBytesMax) * (attempts + 1)
+        let texts = urls + 2 * Self.textBytesMax + exchange.traceState.count
         let wanted = Self.rootBytes + attempts * (Self.attemptBytes + names(endpoints, exchange)) + texts
         let lost = producer.treesLost
         guard var tree = producer.reserve(bytesMax: min(wanted, 65536)) else { return }
@@ -72,16 +73,10 @@ final class Tracer {
     }
 
     private func beginTree(_ exchange: Exchange, _ identity: TraceIdentity, _ tree: inout TreeWriter) {
-        let id = (high: identity.traceIDHigh, low: identity.traceIDLow)
-        guard identity.keepsTraceState, let retained = exchange.retained else {
-            return tree.begin(
-                traceID: id, parentSpanID: identity.parentSpanID, traceFlags: identity.flags,
-                baseUnixNs: exchange.startedUnixNs, traceState: Span())
-        }
-        let bytes = retained.readable
+        let traceState = exchange.traceState
         tree.begin(
-            traceID: id, parentSpanID: identity.parentSpanID, traceFlags: identity.flags,
-            baseUnixNs: exchange.startedUnixNs, traceState: bytes.extracting(exchange.traceState))
+            traceID: (high: identity.traceIDHigh, low: identity.traceIDLow), parentSpanID: identity.parentSpanID,
+            traceFlags: identity.flags, baseUnixNs: exchange.startedUnixNs, traceState: traceState.span)
     }
 
     private func writeRoot(
