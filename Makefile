@@ -30,7 +30,7 @@ fuzz: bootstrap                 ## Each fuzz target for SECONDS
 	scripts/fuzz $(SECONDS)
 
 clean:                          ## Everything that was built
-	rm -rf .build .build-asan .build-tsan .build-fuzz .venv
+	rm -rf .build .build-asan .build-tsan .venv
 
 bootstrap:
 	@scripts/bootstrap

@@ -122,6 +122,38 @@ struct ByteWriter: ~Copyable {
         count += 1
     }
 
+    /// Appends sixteen hexadecimal digits.
+    mutating func append(hex value: UInt64) {
+        reserve(16)
+        for place in 0..<16 {
+            let digit = Self.hexDigit(value >> UInt64(60 - 4 * place) & 15)
+            unsafe base.storeBytes(of: digit, toByteOffset: count + place, as: UInt8.self)
+        }
+        count += 16
+    }
+
+    /// Appends decimal digits without leading zeros.
+    mutating func append(decimal value: UInt64) {
+        var digits = 1
+        var power: UInt64 = 10
+        while digits < 20, value >= power {
+            digits += 1
+            power = power.multipliedReportingOverflow(by: 10).partialValue
+        }
+        reserve(digits)
+        var rest = value
+        for place in stride(from: digits - 1, through: 0, by: -1) {
+            let digit = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+            unsafe base.storeBytes(of: digit, toByteOffset: count + place, as: UInt8.self)
+            rest /= 10
+        }
+        count += digits
+    }
+
+    static func hexDigit(_ value: UInt64) -> UInt8 {
+        UInt8(truncatingIfNeeded: value) + (value < 10 ? UInt8(ascii: "0") : UInt8(ascii: "a") - 10)
+    }
+
     /// Appends a ready-made block with a few wide moves and no call to memcpy.
     @inline(__always)
     mutating func append(_ block: ByteBlock) {
@@ -218,4 +250,9 @@ struct ByteBlock {
     }
 
     var count: Int { Int(bytes[Self.bytesMax]) }
+}
+
+extension StaticString {
+    /// The text's UTF-8.
+    var bytes: [UInt8] { withUTF8Buffer { unsafe [UInt8]($0) } }
 }

@@ -44,7 +44,9 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
             consumer: segment.consumer(), resource: configuration.resource, naming: configuration.naming,
             limits: BatchState.Limits(spansMin: configuration.batchSpansMin, delayNs: configuration.batchDelayNs))
         rhythm = PollRhythm(nowNs: Clock.monotonicNs())
-        report = ExportReport(logger: logger, url: url, counters: segment.counters)
+        var logger = logger
+        logger[metadataKey: "collector"] = "\(url)"
+        report = ExportReport(logger: logger, counters: segment.counters)
     }
 
     /// Works until there is nothing more to do, or no more time to do it.

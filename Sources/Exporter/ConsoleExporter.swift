@@ -14,11 +14,9 @@ struct ConsoleExporter: ~Copyable {
     private var walk: TreeWalk
     private let renderer: TraceRenderer
     private var rhythm: PollRhythm
-    private var losses: LossWatch
-    private let logger: Logger
+    private var report: ExportReport
     private var isOutputBroken = false
-    private var malformedCount = 0
-    private var malformedLimit = LogLimit()
+    private var malformedCount: UInt64 = 0
     private var deadlineNs: UInt64?
 
     init(
@@ -32,8 +30,7 @@ struct ConsoleExporter: ~Copyable {
         walk = TreeWalk(naming: configuration.naming)
         renderer = TraceRenderer(isColoured: isColoured)
         rhythm = PollRhythm(nowNs: Clock.monotonicNs())
-        losses = LossWatch(baseline: segment.counters)
-        self.logger = logger
+        report = ExportReport(logger: logger, counters: segment.counters)
     }
 
     mutating func run() {
@@ -43,21 +40,23 @@ struct ConsoleExporter: ~Copyable {
             consumer.beat(nowNs: nowNs)
             watch.look()
             if watch.mustDrain, deadlineNs == nil { deadlineNs = nowNs + flushTimeoutNs }
-            let hasPrinted = printTrees(nowNs: nowNs)
+            let hasPrinted = printTrees()
             if hasPrinted { rhythm.treesRead(nowNs: nowNs) }
-            reportLosses(nowNs: nowNs)
+            report.counted(
+                segment.counters, malformed: malformedCount, corruptions: consumer.corruptions,
+                unknown: walk.unknownCount, nowNs: nowNs)
             if let deadlineNs, consumer.isEmpty || nowNs >= deadlineNs { return }
             if !hasPrinted { waitForTrees(nowNs: nowNs) }
         }
     }
 
     /// A few trees of every ring.
-    private mutating func printTrees(nowNs: UInt64) -> Bool {
+    private mutating func printTrees() -> Bool {
         var hasPrinted = false
         for ring in 0..<consumer.ringCount {
             for _ in 0..<Self.treesPerTurn {
                 guard let (tree, end) = Self.readNext(ring, &consumer, &walk) else { break }
-                if let tree { write(renderer.text(of: tree)) } else { noteMalformed(nowNs: nowNs) }
+                if let tree { write(renderer.text(of: tree)) } else { malformedCount += 1 }
                 consumer.release(through: end)
                 hasPrinted = true
             }
@@ -77,27 +76,8 @@ struct ConsoleExporter: ~Copyable {
             try StandardOutput.write(Array(text.utf8).span)
         } catch {
             isOutputBroken = true
-            logger.warning("standard output is gone; traces are dropped", metadata: ["reason": "\(error)"])
+            report.outputBroken(error)
         }
-    }
-
-    private mutating func noteMalformed(nowNs: UInt64) {
-        malformedCount += 1
-        guard malformedLimit.admit(nowNs: nowNs) != nil else { return }
-        logger.warning(
-            "the span buffer held records that make no sense; they were left out",
-            metadata: ["malformed_total": "\(malformedCount)"])
-    }
-
-    private mutating func reportLosses(nowNs: UInt64) {
-        let counters = segment.counters
-        guard let dropped = losses.newlyDropped(counters, nowNs: nowNs) else { return }
-        logger.warning(
-            "workers dropped traces, as the span buffer was full or a trace too large",
-            metadata: [
-                "dropped": "\(dropped)", "ring_full_total": "\(counters.treesDroppedRingFull)",
-                "too_large_total": "\(counters.treesDroppedTooLarge)",
-            ])
     }
 
     private func waitForTrees(nowNs: UInt64) {

@@ -15,9 +15,9 @@ struct ExportReport {
     private var badRecordsSeen: UInt64 = 0
     private var lastCounters: SpanCounters
 
-    init(logger: Logger, url: String, counters: SpanCounters) {
+    /// - Parameter counters: What workers had counted when this process started.
+    init(logger: Logger, counters: SpanCounters) {
         self.logger = logger
-        self.logger[metadataKey: "collector"] = "\(url)"
         losses = LossWatch(baseline: counters)
         lastCounters = counters
     }
@@ -80,11 +80,17 @@ struct ExportReport {
             ])
     }
 
+    /// Nobody reads what the console is to show.
+    func outputBroken(_ error: Errno) {
+        logger.warning("standard output is gone; traces are dropped", metadata: ["reason": "\(error)"])
+    }
+
     /// The last line: what became of everything.
     func finished(lostTrees: Int) {
         let metadata: Logger.Metadata = [
             "spans_delivered": "\(deliveredSpans)", "spans_rejected": "\(rejectedSpans)",
             "traces_refused": "\(refusedTrees)", "traces_lost": "\(lostTrees)",
+            "values_cut": "\(lastCounters.valuesCut)",
             "traces_dropped_by_workers": "\(lastCounters.treesDroppedRingFull &+ lastCounters.treesDroppedTooLarge)",
         ]
         if lostTrees > 0 {

@@ -161,26 +161,9 @@ struct OTLPJSONEncoder: OTLPFormat, ~Copyable {
 
 /// JSON's tokens (RFC 8259).
 extension ByteWriter {
-    /// Sixteen hexadecimal digits.
-    mutating func append(hex value: UInt64) {
-        for shift in stride(from: UInt64(60), through: 0, by: -4) { append(Self.hexDigit(value >> shift & 15)) }
-    }
-
     mutating func append(decimal value: Int64) {
         if value < 0 { append(UInt8(ascii: "-")) }
         append(decimal: value.magnitude)
-    }
-
-    mutating func append(decimal value: UInt64) {
-        var digits = SIMD32<UInt8>(repeating: 0)
-        var first = 32
-        var rest = value
-        repeat {
-            first -= 1
-            digits[first] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-        } while rest > 0
-        for index in first..<32 { append(digits[index]) }
     }
 
     /// A string token from a record. Copied first and judged in the copy, as its writer may go on writing.
@@ -215,10 +198,6 @@ extension ByteWriter {
             }
         }
         append(UInt8(ascii: "\""))
-    }
-
-    private static func hexDigit(_ value: UInt64) -> UInt8 {
-        UInt8(truncatingIfNeeded: value) + (value < 10 ? UInt8(ascii: "0") : UInt8(ascii: "a") - 10)
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {

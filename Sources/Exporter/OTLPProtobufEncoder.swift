@@ -306,8 +306,3 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
         return field(Tag.key, Array(key.utf8)) + field(Tag.value, content)
     }
 }
-
-extension StaticString {
-    /// The text's UTF-8.
-    var bytes: [UInt8] { withUTF8Buffer { unsafe [UInt8]($0) } }
-}

@@ -138,3 +138,11 @@ def test_log_lines_of_the_balancer_itself_are_logfmt_or_json(stage: Stage) -> No
         assert lines, "start and stop are worth a line"
         for line in lines:
             assert "level" in parse(line), line
+
+
+def test_password_in_a_target_is_not_logged(stage: Stage) -> None:
+    path = stage.folder() / "access.log"
+    balancer = stage.balancer(stage.backend(), "--access-log", str(path))
+    assert balancer.exchange(message.request("http://user:s3cret@site.test/x", host="site.test")).status == 400
+    (line,) = lines_of(path, 1)
+    assert "site.test/x" in line and "s3cret" not in line

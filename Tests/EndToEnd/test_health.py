@@ -155,6 +155,17 @@ def test_pauses_between_trials_grow(stage: Stage) -> None:
     assert second_trial.answered_s - first_trial.sent_s >= 2.0
 
 
+def test_client_that_comes_back_after_retry_after_is_tried(stage: Stage) -> None:
+    """The time is that of the next trial, also when the pause has grown."""
+    balancer = stage.balancer([f"127.0.0.1:{refused_port()}"])
+    assert statuses(balancer, 3) == [502] * 3
+    for _ in range(2):
+        told = balancer.get("/")
+        assert told.status == 503
+        time.sleep(int(told.get("Retry-After") or "0"))
+        assert balancer.get("/").status == 502
+
+
 @dataclass(frozen=True)
 class Try:
     sent_s: float

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from harness import message, processes
-from harness.backends import BackendConnection, Script
+from harness.backends import BackendConnection, Script, hello, serve
 from harness.balancer import Balancer
 from harness.stage import Stage
 from harness.waiting import wait_until
@@ -46,17 +46,22 @@ class Flow:
         self.finished.set()
 
     def wait_until_stalled(self) -> int:
-        """Waits until nothing moved between two looks, and returns the bytes so far."""
-        last = -1
-
-        def stalled() -> bool:
-            nonlocal last
-            moved, last = self.bytes - last, self.bytes
-            threading.Event().wait(0.2)
-            return self.bytes > 0 and moved == 0
-
-        wait_until(stalled, "the sender to feel backpressure", timeout_s=20)
+        """Waits until nothing moves any more, and returns the bytes so far."""
+        wait_until_stalled([self])
         return self.bytes
+
+
+def wait_until_stalled(flows: list[Flow]) -> None:
+    """Waits until every flow has begun, and none has moved between two looks."""
+    last: list[int] = []
+
+    def stalled() -> bool:
+        nonlocal last
+        before, last = last, [flow.bytes for flow in flows]
+        threading.Event().wait(0.2)
+        return all(last) and before == last
+
+    wait_until(stalled, "the sender to feel backpressure", timeout_s=20)
 
 
 def assert_memory_is_bounded(balancer: Balancer, transfer: Callable[[], None]) -> None:
@@ -171,8 +176,8 @@ def test_many_slow_clients_need_little_memory_each(stage: Stage) -> None:
     for client in [stage.client(balancer) for _ in range(count)]:
         client.send(message.request("/large"))
         client.receive_response_head()
-    for flow in flows:
-        assert flow.wait_until_stalled() < BUFFERED_BYTES_MAX
+    wait_until_stalled(flows)
+    assert all(flow.bytes < BUFFERED_BYTES_MAX for flow in flows)
     assert (processes.rss_kib(worker) - before) / count < MEMORY_GROWTH_KIB_MAX
 
 
@@ -221,6 +226,28 @@ def test_answer_before_the_end_of_the_upload_arrives(stage: Stage) -> None:
     client.send(message.request("/", "Content-Length: 1000000", method="POST") + b"x" * 1000)
     response = client.receive_response()
     assert (response.status, response.body) == (413, b"too much")
+
+
+def test_rest_of_an_upload_that_was_answered_early_is_never_a_request(stage: Stage) -> None:
+    """The answer says close, and neither connection carries anything more."""
+
+    def answers_early(connection: BackendConnection) -> None:
+        connection.receive_request_head()
+        connection.send(message.response(b"early"))
+        connection.wait_for_end()
+
+    backend = stage.backend(answers_early, serve(hello))
+    balancer = stage.balancer(backend)
+    client = stage.client(balancer)
+    hidden = message.request("/hidden")
+    client.send(message.request("/", f"Content-Length: {len(hidden) + 5}", method="POST") + b"half.")
+    response = client.receive_response()
+    assert response.body == b"early" and response.closes
+    client.send(hidden)
+    client.expect_end()
+    assert backend.connections[0].ended.wait(10), "a connection with half a request on it stays in use"
+    assert balancer.get("/next").text == "/next"
+    assert [request.target for request in backend.requests] == ["/next"]
 
 
 def test_upload_goes_on_after_an_early_answer_begins(stage: Stage) -> None:

@@ -11,6 +11,7 @@ from harness import message
 from harness.backends import (
     BackendConnection,
     Script,
+    UnixBackend,
     answer_then,
     close_at_once,
     echo,
@@ -86,6 +87,26 @@ def test_request_on_a_reused_connection_has_no_connect(stage: Stage) -> None:
     assert [c["connection.from_pool"] for c in connections] == [False, True]
     assert connections[0]["connection.id"] == connections[1]["connection.id"]
     assert re.fullmatch(r"w0-\d+", str(connections[0]["connection.id"]))
+
+
+def test_backend_with_a_name_shows_its_resolution(stage: Stage) -> None:
+    backend = stage.backend()
+    tree = Traced(stage, [f"localhost:{backend.port}"]).tree_of(message.request("/"))
+    assert tree.outline() == [*FRESH[:4], "    dns_resolution INTERNAL", *FRESH[4:]]
+    resolution = tree.one("dns_resolution").attributes
+    assert resolution["dns.hostname"] == "localhost"
+    assert "127.0.0.1" in resolution["dns.answers"]  # type: ignore[operator]
+    assert isinstance(resolution["dns.cached"], bool)
+    assert tree.one("tcp_connect").attributes["net.peer.name"] == "localhost"
+    assert tree.one("backend_selection").attributes["lb.selected_backend"] == f"localhost:{backend.port}"
+
+
+def test_backend_on_a_unix_socket_has_no_address(stage: Stage) -> None:
+    backend = stage.keep(UnixBackend(stage.folder() / "socket"))
+    tree = Traced(stage, backend).tree_of(message.request("/"))
+    assert tree.outline() == FRESH
+    assert tree.span.attributes["backend.host"] == backend.address
+    assert set(tree.one("tcp_connect").attributes) == {"net.peer.name"}
 
 
 def test_request_that_waited_for_a_connection_says_so(stage: Stage) -> None:
@@ -287,6 +308,14 @@ def test_long_values_are_cut_at_1024_bytes(stage: Stage) -> None:
     url = str(tree.span.attributes["http.url"])
     assert len(url.encode()) == 1024 and url == ("http://example.test/" + "a" * 5000)[:1024]
     assert tree.span.attributes["http.user_agent"] == "u" * 1024
+
+
+def test_cut_values_are_counted(stage: Stage) -> None:
+    """The URL on two spans, the user agent on one; the total is in the exporter's last line."""
+    traced = Traced(stage, stage.backend())
+    traced.tree_of(message.request("/" + "a" * 5000, f"User-Agent: {'u' * 5000}"))
+    traced.balancer.close()
+    assert re.search(r"\bvalues_cut=3\b", traced.balancer.log()), traced.balancer.log()
 
 
 def test_cut_never_splits_a_character(stage: Stage) -> None:
@@ -656,18 +685,44 @@ def test_client_gone_in_the_body_is_told(stage: Stage) -> None:
     assert tree.one("backend_request").attributes["http.status_code"] == 200
 
 
-def test_full_queue_is_told(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "queue, error_type",
+    [
+        (["--upstream-queue", "0"], "pool_queue_full"),
+        (["--upstream-queue", "5", "--upstream-queue-timeout", "0.2"], "pool_queue_timeout"),
+    ],
+)
+def test_request_that_got_no_connection_is_told(stage: Stage, queue: list[str], error_type: str) -> None:
     backend = stage.backend(never_answer)
-    flags = ["--upstream-max-connections", "1", "--upstream-queue", "0"]
-    traced = Traced(stage, backend, *flags)
+    traced = Traced(stage, backend, "--upstream-max-connections", "1", *queue)
     first = stage.client(traced.balancer)
     first.send(message.request("/first"))
     backend.wait_for_requests(1)
     assert traced.balancer.get("/second").status == 503
+    first.reset()
     tree = traced.collector.wait_for_tree(for_target("/second"))
-    assert (tree.span.status, tree.span.attributes["http.status_code"]) == ("ERROR", 503)
-    assert LOW_CARDINALITY.fullmatch(str(tree.span.error_type))
-    assert tree.all("backend_request") == []
+    assert_failed(tree.span, error_type)
+    assert tree.span.attributes["http.status_code"] == 503
+    assert tree.outline() == NOT_CONNECTED[:4]
+    assert tree.one("pool_acquire").status == "ERROR"
+
+
+def test_client_that_stopped_sending_is_told(stage: Stage) -> None:
+    traced = Traced(stage, stage.backend(), "--client-body-timeout", "0.2")
+    tree = traced.tree_of(message.request("/", "Content-Length: 10", method="POST") + b"half")
+    assert tree.span.attributes["http.status_code"] == 408
+    assert (tree.span.status, tree.span.error_type) == ("UNSET", "client_timeout")
+    assert tree.one("backend_connection").status == "UNSET", "not the backend's fault"
+
+
+def test_request_cut_by_the_end_of_the_drain_is_told(stage: Stage) -> None:
+    backend = stage.backend(never_answer)
+    traced = Traced(stage, backend, "--drain-timeout", "0.2")
+    client = stage.client(traced.balancer)
+    client.send(message.request("/"))
+    backend.wait_for_requests(1)
+    traced.balancer.close()
+    assert_failed(traced.collector.wait_for_tree().span, "drain_timeout")
 
 
 # Retries
@@ -678,7 +733,7 @@ def test_failover_shows_both_attempts(stage: Stage) -> None:
     traced = Traced(stage, [refused, good])
     for number in range(2):
         assert traced.balancer.get(f"/{number}").status == 200
-    (tree,) = [t for t in traced.collector.wait_for_trees(2) if len(t.all("backend_selection")) == 2]
+    tree = next(t for t in traced.collector.wait_for_trees(2) if len(t.all("backend_selection")) == 2)
     attempts = [line for line in tree.outline() if "backend_" in line]
     assert attempts == [
         "  backend_selection INTERNAL",
@@ -734,6 +789,27 @@ def test_retry_denied_to_a_post_says_why(stage: Stage) -> None:
     tree = denied(stage, reset_at_once, message.request("/second", method="POST", body=b"x"))
     assert tree.span.event("retry_denied").attributes["retry.verdict"] == "not_idempotent"
     assert not tree.span.has_event("retry_triggered")
+
+
+def test_retry_denied_to_a_body_half_gone_says_why(stage: Stage) -> None:
+    """The rest of the body comes only when the backend has taken, and lost, the beginning."""
+    lost = threading.Event()
+
+    def loses_the_beginning(connection: BackendConnection) -> None:
+        connection.receive_request_head()
+        connection.receive_exactly(5)
+        connection.reset()
+        lost.set()
+
+    backend = stage.backend(answer_then(message.response(b"ok"), loses_the_beginning), serve(hello))
+    traced = Traced(stage, backend)
+    assert traced.balancer.get("/first").status == 200
+    client = stage.client(traced.balancer)
+    client.send(message.request("/second", "Content-Length: 10", method="PUT") + b"half.")
+    assert lost.wait(10)
+    assert client.receive_response().status == 502
+    tree = traced.collector.wait_for_tree(for_target("/second"))
+    assert tree.span.event("retry_denied").attributes["retry.verdict"] == "body_not_replayable"
 
 
 def test_retry_denied_after_the_response_began_says_why(stage: Stage) -> None:

@@ -25,6 +25,18 @@ import Testing
         #expect(out.take(replacement: ByteStorage()).bytes == expected)
     }
 
+    @Test func decimalsHaveAsManyDigitsAsTheyNeed() {
+        var power: UInt64 = 1
+        for _ in 0..<20 {
+            for number in [power - 1, power, power + 1, .max] {
+                var out = ByteWriter()
+                out.append(decimal: number)
+                #expect(out.take(replacement: ByteStorage()).bytes == Array(String(number).utf8))
+            }
+            power = power.multipliedReportingOverflow(by: 10).partialValue
+        }
+    }
+
     @Test func blocksBringTheirOwnLength() {
         var out = ByteWriter(ByteStorage(capacityBytes: 1))
         let long = (0..<ByteBlock.bytesMax).map { UInt8($0) }

@@ -65,6 +65,15 @@ import Testing
         #expect(try bench.finish().protobuf.spans.isEmpty)
     }
 
+    @Test func aMalformedRecordLeavesNoTrace() throws {
+        let valid = try SampleTrees.record(SampleTrees.failover)
+        var bench = Bench()
+        for record in [Array(valid.dropLast(8)), valid, Array(valid.dropLast(16)), valid] { _ = bench.add(record) }
+        let (protobuf, json) = try bench.finish()
+        #expect(protobuf == json)
+        #expect(protobuf.spans.count == 12)
+    }
+
     @Test func invalidUTF8IsReplaced() throws {
         var record = try SampleTrees.record { producer in
             SampleTrees.single(&producer) { tree in
@@ -132,6 +141,19 @@ import Testing
         let span = try bench.finish().protobuf.spans[0]
         #expect(span.startUnixNs == UInt64.max - 2)
         #expect(span.endUnixNs == UInt64.max)
+    }
+
+    @Test func aTreeWithTwoRootsIsLeftOutOfTheBatch() throws {
+        let batch = try SampleTrees.batch(OTLPProtobufEncoder.self) { producer in
+            guard var tree = producer.reserve(bytesMax: 4096) else { return }
+            tree.begin(traceID: (1, 1), parentSpanID: 0, traceFlags: 0, baseUnixNs: 1, traceState: "".utf8.span)
+            for id in [1, 2] as [UInt64] {
+                tree.beginSpan(.proxyRequest, kind: .server, id: id, parent: nil, startOffsetNs: 0, endOffsetNs: 1)
+            }
+            producer.publish(tree)
+            SampleTrees.failover(&producer)
+        }
+        #expect(try DecodedRequest(protobuf: batch).spans.count == 6)
     }
 
     @Test func malformedRecordsGiveTheirSpaceBack() throws {

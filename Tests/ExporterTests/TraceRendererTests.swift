@@ -16,7 +16,41 @@ import Testing
     }
 
     private static let failover = """
-        X
+        GET http://localhost:8080/users/42?verbose=1  200  3.42 ms
+        2026-09-21 14:13:20.123 UTC  trace 4bf92f3577b34da6a3ce929d0e0e4736  parent 00f067aa0ba902b7
+        proxy_request server                        +0 ns    3.42 ms  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+        │ http.method                   GET
+        │ http.url                      http://localhost:8080/users/42?verbose=1
+        │ http.status_code              200
+        │ http.host                     localhost:8080
+        │ net.peer.ip                   127.0.0.1
+        │ net.peer.port                 51234
+        │ http.user_agent               Grüße/1.0
+        │ http.response_content_length  5000000000
+        │ lb.retry_count                1
+        │ ◆ retry_triggered +700 µs  retry.reason=connect_failed  retry.attempt=1
+        ├─ backend_selection                     +11.0 µs    3.00 µs  ╸
+        │    lb.strategy       round_robin
+        │    lb.healthy_count  -1
+        ├─ backend_connection                    +15.0 µs     675 µs  ━━━━━━━━
+        │  │ error.type            connect_refused
+        │  │ connection.from_pool  false
+        │  │ ✗ connection refused
+        │  ├─ dns_resolution                     +20.0 µs     380 µs  ━━━━╸
+        │  │    dns.hostname  backend.test
+        │  │    dns.answers   [10.0.0.1, 10.0.0.2]
+        │  │    dns.cached    true
+        │  └─ tcp_connect                         +410 µs     270 µs       ━━━
+        │       net.peer.name  backend.test
+        │       net.peer.port  9001
+        │       ◆ backend_marked_unhealthy +270 µs  failures=3
+        │       ✗ error
+        └─ backend_request client                 +800 µs    2.60 ms           ╺━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+             http.method       GET
+             http.url          http://localhost:8080/users/42?verbose=1
+             http.status_code  200
+
+
         """
 
     @Test func controlCharactersAreShownAndNotObeyed() throws {

@@ -8,7 +8,8 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 
     require(whole == Decoded(input.bytes, cuts: input.prefixCounts + [input.bytes.count]), "pieces give the same")
     require(whole == Decoded(input.bytes, cuts: Array(0...input.bytes.count)), "byte by byte gives the same")
     require(whole.bytesUsed <= input.bytes.count, "nothing is used that is not there")
-    let plain = PlainDecoder(input.bytes).decode()
+    var decoder = PlainDecoder(input.bytes)
+    let plain = decoder.decode()
     require((whole.end == .finished) == (plain != nil), "both decoders see the same end")
     if let plain {
         require(whole.data == plain.data, "both decoders see the same data")
@@ -76,10 +77,17 @@ private struct PlainDecoder {
         while true {
             guard let trailer = line() else { return nil }
             if trailer.isEmpty { break }
+            guard Self.isFieldLine(trailer) else { return nil }
             lines += 1
         }
-        guard lines == 0 || at - start <= ChunkedDecoder.trailerBytesMax else { return nil }
+        guard lines <= 64, lines == 0 || at - start <= ChunkedDecoder.trailerBytesMax else { return nil }
         return (data, lines == 0 ? [] : Array(bytes[start..<at]), at)
+    }
+
+    private static func isFieldLine(_ line: [UInt8]) -> Bool {
+        guard let colon = line.firstIndex(of: 0x3A), colon > 0 else { return false }
+        return line[..<colon].allSatisfy { $0 > 0x20 && $0 < 0x7F && !"\"(),/:;<=>?@[\\]{}".utf8.contains($0) }
+            && line[(colon + 1)...].allSatisfy { $0 == 0x09 || ($0 >= 0x20 && $0 != 0x7F) }
     }
 
     private mutating func sizeLine() -> Int? {

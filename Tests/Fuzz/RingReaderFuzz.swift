@@ -18,7 +18,7 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 
 
 private enum DamagedRing {
     /// One segment for all runs; a run begins by clearing it. The fuzzer has one thread.
-    nonisolated(unsafe) static let segment: SpanSegment = {
+    @safe nonisolated(unsafe) static let segment: SpanSegment = {
         do { return try SpanSegment(ringCount: 1, ringBytesMin: 0, generation: 1, masterPID: 1) } catch { fatalError("\(error)") }
     }()
 

@@ -69,7 +69,8 @@ final class ChildProcess {
         return signal == 0 ? .exited(status: status) : .killed(signal: signal)
     }
 
-    private static func discard(_ pid: Int32) {
+    /// Kills and reaps a child that nobody has begun to watch.
+    static func discard(_ pid: Int32) {
         _ = Glibc.kill(pid, SIGKILL)
         while waitpid(pid, nil, 0) < 0 && errno == EINTR {}
     }

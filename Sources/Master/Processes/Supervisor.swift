@@ -123,15 +123,25 @@ struct Supervisor: ~Copyable {
     private mutating func spawn(_ slot: ChildSlot) {
         do throws(Errno) {
             let child = try spawner.spawn(slot)
-            children[nextSerial] = child
-            try poller.watch(child.control.descriptor, token: 2 * nextSerial)
-            try poller.watch(child.endDescriptor, token: 2 * nextSerial + 1)
-            nextSerial += 1
+            try adopt(child)
             logger.debug("child started", metadata: ["child": "\(slot)", "pid": "\(child.pid)"])
         } catch {
             logger.error("cannot start a child", metadata: ["child": "\(slot)", "reason": "\(error)"])
             perform(state.childEnded(slot, nowNs: Clock.monotonicNs()))
         }
+    }
+
+    /// Watches a new child; one that cannot be watched does not stay.
+    private mutating func adopt(_ child: ChildProcess) throws(Errno) {
+        defer { nextSerial += 1 }
+        do throws(Errno) {
+            try poller.watch(child.control.descriptor, token: 2 * nextSerial)
+            try poller.watch(child.endDescriptor, token: 2 * nextSerial + 1)
+        } catch {
+            ChildProcess.discard(child.pid)
+            throw error
+        }
+        children[nextSerial] = child
     }
 
     private func kill(_ slot: ChildSlot) {

@@ -45,6 +45,12 @@ final class ByteBuffer {
         if readIndex == writeIndex { reset() }
     }
 
+    /// Drops unread bytes from the end, so that `count` are left.
+    func truncate(to count: Int) {
+        precondition(count >= 0 && count <= readableBytes, "truncate \(readableBytes) to \(count)")
+        writeIndex = readIndex + count
+    }
+
     func reset() {
         readIndex = 0
         writeIndex = 0
@@ -161,10 +167,11 @@ final class ByteBuffer {
         }
     }
 
-    /// One write(2) to a file or pipe; what was taken is consumed.
-    func write(to descriptor: Int32) -> IOResult {
+    /// One write(2) of up to `countMax` unread bytes to a file or pipe; what was taken is consumed.
+    func write(to descriptor: Int32, countMax: Int = .max) -> IOResult {
+        let wanted = min(countMax, readableBytes)
         while true {
-            let count = unsafe Glibc.write(descriptor, base + readIndex, readableBytes)
+            let count = unsafe Glibc.write(descriptor, base + readIndex, wanted)
             if count >= 0 {
                 consume(count)
                 return .bytes(count)

@@ -27,13 +27,18 @@ final class Exchange {
     /// The head's bytes and, when `wholeBody` says so, the body's behind them: what a further attempt and
     /// the trace are made of. Nil when the head could not be read.
     var retained: ByteBuffer?
-    /// Bytes of `retained` that are the body; -1 when the body streams from the client.
+    /// Bytes of `retained` that are the body with its framing; -1 when the body streams from the client.
     var wholeBodyBytes = -1
+    /// Bytes of that body without its framing.
+    var wholeDataBytes = 0
     var requestRelay = BodyRelay(.none, writesChunks: false)
     /// The backend would not take (all of) the request; nothing more is sent.
     var isRequestAbandoned = false
     /// The last pump of the request stopped because the backend's socket was full.
     var isRequestBlocked = false
+
+    /// Heads of interim responses so far.
+    var interimCount = 0
 
     // The response.
     var response = ResponseHead()
@@ -51,8 +56,11 @@ final class Exchange {
     var attempt = AttemptRecord()
     var pastAttempts: [AttemptRecord] = []
     var attemptCount = 0
-    /// Backends that refused a connection for this request.
-    var unreachable: [Int] = []
+    /// Backends to which a connection failed for this request, one entry a failure.
+    var connectFailures: [Int] = []
+    /// What this proxy's end of a tunnel has already sent a FIN to.
+    var finishedClient = false
+    var finishedBackend = false
     var retryDenied: (reason: RetryPolicy.Reason, verdict: RetryPolicy.Denial, atNs: UInt64)?
 
     // Times, monotonic ns; the realtime of `startedNs` is taken once.
@@ -77,9 +85,12 @@ final class Exchange {
         switch head.framing {
         case .none, .untilClose: nil
         case .length(let count): count
-        case .chunked: requestRelay.bodyBytes
+        case .chunked: wholeBodyBytes >= 0 ? wholeDataBytes : requestRelay.bodyBytes
         }
     }
+
+    /// The client holds its body back until the backend says 100 (RFC 9110 §10.1.1).
+    var awaitsContinue: Bool { head.expectsContinue && interimCount == 0 && requestRelay.sourceBytesUsed == 0 }
 
     /// Whether everything of the request has been read from the client.
     var isRequestRead: Bool { wholeBodyBytes >= 0 || requestRelay.isRead }
@@ -92,9 +103,11 @@ final class Exchange {
         head = RequestHead()
         retained = nil
         wholeBodyBytes = -1
+        wholeDataBytes = 0
         requestRelay = BodyRelay(.none, writesChunks: false)
         isRequestAbandoned = false
         isRequestBlocked = false
+        interimCount = 0
         response = ResponseHead()
         responseRelay = BodyRelay(.none, writesChunks: false)
         isResponseBlocked = false
@@ -104,7 +117,9 @@ final class Exchange {
         attempt = AttemptRecord()
         if !pastAttempts.isEmpty { pastAttempts = [] }
         attemptCount = 0
-        if !unreachable.isEmpty { unreachable = [] }
+        if !connectFailures.isEmpty { connectFailures = [] }
+        finishedClient = false
+        finishedBackend = false
         retryDenied = nil
         startedNs = 0
         startedUnixNs = 0

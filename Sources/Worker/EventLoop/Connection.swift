@@ -135,7 +135,7 @@ class Connection {
         }
         current.compact()
         if current.writableBytes >= current.capacity / 2 { return current }
-        let larger = buffers.take(holding: current.capacity + 1)
+        let larger = buffers.take(holding: current.capacity * 2)
         larger.append(current.readable)
         buffers.give(current)
         input = larger

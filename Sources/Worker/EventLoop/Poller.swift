@@ -40,6 +40,8 @@ struct Readiness: Equatable {
     var peerFinished: Bool
     /// Both directions are dead.
     var isBroken: Bool
+    /// The connection failed, as opposed to having ended on both sides.
+    var hasError: Bool
 }
 
 /// Owns an epoll instance and the space for its events.
@@ -104,7 +106,7 @@ final class Poller {
             token,
             Readiness(
                 isReadable: has(UInt32(LB_EPOLLIN)) || isBroken, isWritable: has(UInt32(LB_EPOLLOUT)),
-                peerFinished: has(UInt32(LB_EPOLLRDHUP)), isBroken: isBroken)
+                peerFinished: has(UInt32(LB_EPOLLRDHUP)), isBroken: isBroken, hasError: has(UInt32(LB_EPOLLERR)))
         )
     }
 }

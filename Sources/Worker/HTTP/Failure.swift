@@ -66,6 +66,18 @@ enum ErrorType: UInt8, Equatable, Sendable {
         }
     }
 
+    /// Whether this is a failure to connect, to answer or to answer in time, which is what a backend is
+    /// taken out for. A single request can provoke anything else.
+    var countsAgainstBackend: Bool {
+        switch self {
+        case .connectRefused, .connectTimeout, .connectFailed, .upstreamTimeout, .upstreamReset, .upstreamClosed: true
+        case .upstreamProtocolError, .noHealthyBackend, .poolQueueFull, .poolQueueTimeout, .resourceExhausted,
+            .drainTimeout, .clientClosed, .clientTimeout, .requestTimeout, .protocolError, .uriTooLong, .headTooLarge,
+            .bodyTooLarge, .unknownTransferCoding, .unsupportedVersion, .methodNotAllowed:
+            false
+        }
+    }
+
     /// The status a client gets when nothing of a response has gone out; nil when there is nobody to tell.
     var status: Int? {
         switch self {

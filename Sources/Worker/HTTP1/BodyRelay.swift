@@ -132,7 +132,8 @@ struct BodyRelay {
 
     /// Decodes and, where the sink wants chunks, encodes: one copy into the sink's output.
     private mutating func recode(_ input: ByteBuffer, _ sink: Connection, _ buffers: inout BufferPool) -> Outcome? {
-        let output = sink.outputBuffer(room: Self.chunkFramingBytes + 1, &buffers)
+        let wanted = min(input.readableBytes + Self.chunkFramingBytes, Self.chunkedOutputBytes)
+        let output = sink.outputBuffer(room: sink.hasOutput ? Self.chunkFramingBytes + 1 : wanted, &buffers)
         let room = output.writableBytes - Self.chunkFramingBytes
         guard room > 0 else { return flushed(sink, &buffers) }
         var index = 0
@@ -190,8 +191,8 @@ struct BodyRelay {
 
     /// What the bytes behind a head hold of its body.
     enum Presence: Equatable {
-        /// All of it, in this many bytes, framing included.
-        case whole(Int)
+        /// All of it: its bytes with the framing, and without.
+        case whole(bytes: Int, data: Int)
         case partial
         case malformed
     }
@@ -199,10 +200,11 @@ struct BodyRelay {
     static func presence(_ bytes: Span<UInt8>, _ framing: BodyFraming) -> Presence {
         var reader = BodyReader(framing)
         var index = 0
+        var data = 0
         while true {
             switch reader.next(bytes, &index) {
-            case .data: continue
-            case .finished: return .whole(index)
+            case .data(let range): data += range.count
+            case .finished: return .whole(bytes: index, data: data)
             case .needsMore: return .partial
             case .malformed: return .malformed
             }

@@ -23,7 +23,7 @@ enum HeadWriter {
         _ additions: RequestAdditions, to output: ByteBuffer
     ) {
         writeRequestLine(bytes, head, to: output)
-        writeHost(bytes, head, additions, to: output)
+        writeHost(bytes, head, table, additions, to: output)
         let dropsParent = additions.identity != nil
         let dropsState = dropsParent && !(additions.identity?.keepsTraceState ?? false)
         copyFields(bytes, table, to: output) { line in
@@ -46,10 +46,11 @@ enum HeadWriter {
         output.append("\r\n")
     }
 
-    /// The request line in origin or asterisk form (RFC 9112 §3.2.1).
+    /// The request line in origin or asterisk form (RFC 9112 §3.2.1), with this proxy's own version (§2.3).
     private static func writeRequestLine(_ bytes: Span<UInt8>, _ head: RequestHead, to output: ByteBuffer) {
-        if head.targetForm != .absolute, head.minorVersion >= 1 {
-            return output.append(bytes.extracting(first: head.fieldsStart))
+        if head.targetForm != .absolute {
+            output.append(bytes.extracting(first: head.target.upperBound))
+            return output.append(" HTTP/1.1\r\n")
         }
         output.append(bytes.extracting(head.methodText))
         output.append(" ")
@@ -63,13 +64,14 @@ enum HeadWriter {
     }
 
     private static func writeHost(
-        _ bytes: Span<UInt8>, _ head: RequestHead, _ additions: RequestAdditions, to output: ByteBuffer
+        _ bytes: Span<UInt8>, _ head: RequestHead, _ table: FieldTable, _ additions: RequestAdditions,
+        to output: ByteBuffer
     ) {
         if head.targetForm == .absolute {
             output.append("Host: ")
             output.append(bytes.extracting(head.authority))
             output.append("\r\n")
-        } else if head.authority.isEmpty, head.minorVersion == 0 {
+        } else if !table.contains(.host) {
             output.append("Host: ")
             output.append(additions.fallbackHost)
             output.append("\r\n")

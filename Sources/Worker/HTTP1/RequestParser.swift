@@ -62,6 +62,9 @@ struct RequestParser {
         case refused(RequestRefusal)
     }
 
+    /// No registered method is half as long.
+    static let methodBytesMax = 64
+
     var limits = Limits()
 
     /// - Parameters:
@@ -102,6 +105,7 @@ struct RequestParser {
     private func parseRequestLine(_ bytes: Span<UInt8>, into head: inout RequestHead) -> LineOutcome {
         var index = 0
         while index < bytes.count, isTokenByte(bytes[index]) { index += 1 }
+        guard index <= Self.methodBytesMax else { return .refused(.malformed) }
         guard index < bytes.count else { return .incomplete }
         guard index > 0, bytes[index] == 0x20 else { return .refused(.malformed) }
         head.methodText = 0..<index

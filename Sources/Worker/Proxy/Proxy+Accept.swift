@@ -16,11 +16,18 @@ extension Proxy {
             case .none: return
             case .aborted: continue
             case .exhausted(let error):
-                logger.warning("accepting pauses", metadata: ["reason": "\(error)"])
+                logExhaustion(error)
                 acceptAgainNs = nowNs + Self.exhaustedPauseNs
                 return
             }
         }
+    }
+
+    /// At most one line every ten seconds: the state lasts, the news does not.
+    private func logExhaustion(_ error: Errno) {
+        guard exhaustionLoggedNs == 0 || nowNs >= exhaustionLoggedNs + 10_000_000_000 else { return }
+        exhaustionLoggedNs = nowNs
+        logger.warning("accepting pauses", metadata: ["reason": "\(error)"])
     }
 
     private func admit(_ descriptor: Int32, _ address: SocketAddress) {

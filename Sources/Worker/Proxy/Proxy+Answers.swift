@@ -3,9 +3,16 @@ import ShmRing
 /// Answers of this proxy's own: refusals and failures.
 extension Proxy {
     /// Refuses a request whose head never became a request.
-    func refuse(_ connection: DownstreamConnection, _ error: ErrorType) {
+    /// - Parameter isTableCurrent: The field table holds what could be read of this head.
+    func refuse(_ connection: DownstreamConnection, _ error: ErrorType, isTableCurrent: Bool = false) {
         let exchange = openExchange(connection)
-        if let tracer { exchange.identity = tracer.identify() }
+        if let tracer {
+            exchange.identity = tracer.identify()
+            if isTableCurrent, let input = connection.input {
+                exchange.identity = tracer.identify(input.readable, table)
+                exchange.identity.keepsTraceState = false
+            }
+        }
         retainRefused(exchange, connection)
         exchange.mustClose = true
         answer(exchange, error)

@@ -7,16 +7,15 @@ extension Proxy {
         guard let client = exchange.downstream, let connection = exchange.upstream, !exchange.isRequestAbandoned
         else { return }
         exchange.isRequestBlocked = false
-        switch exchange.requestRelay.pump(from: client, to: connection, &buffers) {
-        case .finished:
-            requestSent(exchange, client, connection)
-        case .needsInput:
-            downstreamDeadlines.arm(client.slot, .clientBody, nowNs: nowNs)
-            upstreamDeadlines.disarm(connection.slot)
+        let before = exchange.requestRelay.sourceBytesUsed &+ exchange.requestRelay.sinkBytesTaken
+        let outcome = exchange.requestRelay.pump(from: client, to: connection, &buffers)
+        let moved = exchange.requestRelay.sourceBytesUsed &+ exchange.requestRelay.sinkBytesTaken != before
+        switch outcome {
+        case .finished, .needsInput:
+            armDeadlines(exchange, client, connection, requestMoved: moved)
         case .sinkBlocked:
             exchange.isRequestBlocked = true
-            downstreamDeadlines.disarm(client.slot)
-            upstreamDeadlines.arm(connection.slot, .stall, nowNs: nowNs)
+            armDeadlines(exchange, client, connection, requestMoved: moved)
         case .yielded:
             deferDownstream(client)
         case .sourceEnded, .sourceFailed:
@@ -30,26 +29,18 @@ extension Proxy {
         }
     }
 
-    private func requestSent(_ exchange: Exchange, _ client: DownstreamConnection, _ connection: UpstreamConnection) {
-        guard exchange.phase == .awaitingHead else { return }
-        if exchange.wholeBodyBytes < 0 { downstreamDeadlines.disarm(client.slot) }
-        upstreamDeadlines.arm(connection.slot, .responseHead, nowNs: nowNs)
-    }
-
     /// The backend closed its reading side. It may have answered all the same: read before judging.
     private func requestRefusedByBackend(_ exchange: Exchange, _ connection: UpstreamConnection) {
         exchange.isRequestAbandoned = true
         connection.isReadable = true
         connection.peerFinished = true
-        if let client = exchange.downstream { downstreamDeadlines.disarm(client.slot) }
+        if let client = exchange.downstream { armDeadlines(exchange, client, connection) }
         serveUpstream(exchange, connection)
     }
 
     /// The body turned out to be wrong after (some of) the head went out.
     private func requestSpoilt(_ exchange: Exchange, _ error: ErrorType) {
-        exchange.attempt.requestEndNs = stampNs()
-        dropUpstream(exchange)
-        abandonTrial(exchange)
+        leaveUpstream(exchange)
         guard exchange.statusSent == 0 else { return breakOff(exchange, error) }
         answer(exchange, error)
     }
@@ -58,18 +49,19 @@ extension Proxy {
     func pumpResponse(_ exchange: Exchange) {
         guard let client = exchange.downstream, let connection = exchange.upstream else { return }
         exchange.isResponseBlocked = false
-        switch exchange.responseRelay.pump(from: connection, to: client, &buffers) {
+        let before = exchange.responseRelay.sourceBytesUsed &+ exchange.responseRelay.sinkBytesTaken
+        let outcome = exchange.responseRelay.pump(from: connection, to: client, &buffers)
+        let moved = exchange.responseRelay.sourceBytesUsed &+ exchange.responseRelay.sinkBytesTaken != before
+        switch outcome {
         case .finished:
             finishResponse(exchange)
         case .needsInput:
-            upstreamDeadlines.arm(connection.slot, .stall, nowNs: nowNs)
-            if exchange.isRequestRead { downstreamDeadlines.disarm(client.slot) }
+            armDeadlines(exchange, client, connection, responseMoved: moved)
         case .sinkBlocked:
             exchange.isResponseBlocked = true
-            upstreamDeadlines.disarm(connection.slot)
-            downstreamDeadlines.arm(client.slot, .clientStall, nowNs: nowNs)
+            armDeadlines(exchange, client, connection, responseMoved: moved)
         case .yielded:
-            deferred.append(.continueUpstream(slot: connection.slot, generation: connection.generation))
+            deferUpstream(connection)
         case .sourceEnded:
             responseCutShort(exchange, .upstreamClosed)
         case .sourceFailed:
@@ -81,9 +73,61 @@ extension Proxy {
         }
     }
 
+    /// Sets the deadline of each side from what the exchange waits for now. A deadline that runs already
+    /// goes on, unless what it watches has moved: neither side's progress keeps the other alive.
+    func armDeadlines(
+        _ exchange: Exchange, _ client: DownstreamConnection, _ connection: UpstreamConnection,
+        requestMoved: Bool = false, responseMoved: Bool = false
+    ) {
+        let running = downstreamDeadlines.armed(client.slot)
+        if let wanted = clientDeadline(exchange) {
+            let moved = wanted == .clientBody ? requestMoved : responseMoved
+            if moved || running != wanted { downstreamDeadlines.arm(client.slot, wanted, nowNs: nowNs) }
+        } else if running != .halfClose || exchange.statusSent > 0 {
+            downstreamDeadlines.disarm(client.slot)
+        }
+        guard let wanted = upstreamDeadline(exchange) else { return upstreamDeadlines.disarm(connection.slot) }
+        let moved = wanted == .stall && (exchange.phase == .streaming ? responseMoved : requestMoved)
+        if moved || upstreamDeadlines.armed(connection.slot) != wanted {
+            upstreamDeadlines.arm(connection.slot, wanted, nowNs: nowNs)
+        }
+    }
+
+    /// What is expected of the client.
+    private func clientDeadline(_ exchange: Exchange) -> DownstreamDeadline? {
+        if exchange.isResponseBlocked { return .clientStall }
+        let owesBody = !exchange.isRequestRead && !exchange.isRequestBlocked && !exchange.isRequestAbandoned
+        return owesBody && !exchange.awaitsContinue ? .clientBody : nil
+    }
+
+    /// What is expected of the backend.
+    private func upstreamDeadline(_ exchange: Exchange) -> UpstreamDeadline? {
+        if exchange.phase == .streaming { return exchange.isResponseBlocked ? nil : .stall }
+        if exchange.isRequestBlocked { return .stall }
+        let owesHead = exchange.isRequestRead || exchange.isRequestAbandoned || exchange.awaitsContinue
+        return owesHead ? .responseHead : nil
+    }
+
     /// The client's socket has room again.
     func continueResponse(_ exchange: Exchange) {
-        exchange.phase == .answering ? pumpAnswer(exchange) : pumpResponse(exchange)
+        switch exchange.phase {
+        case .answering: pumpAnswer(exchange)
+        case .awaitingHead: flushInterim(exchange)
+        case .waitingForConnection, .connecting, .streaming, .tunnel, .finished: pumpResponse(exchange)
+        }
+    }
+
+    /// An interim response waits for room at the client.
+    func flushInterim(_ exchange: Exchange) {
+        guard let client = exchange.downstream, let connection = exchange.upstream else { return }
+        exchange.isResponseBlocked = false
+        switch client.flush(&buffers) {
+        case .bytes: break
+        case .wouldBlock: exchange.isResponseBlocked = true
+        case .failed: return clientGone(exchange)
+        case .endOfStream: preconditionFailure("send(2) has no end of stream")
+        }
+        armDeadlines(exchange, client, connection)
     }
 
     /// The backend failed in the middle of the body: the client must see that something is missing.

@@ -39,7 +39,9 @@ extension Proxy {
     /// Puts a connection that is fit for another request back.
     func releaseUpstream(_ connection: UpstreamConnection) {
         switch connection.endpoint.pool.connectionReleased(connection.slot) {
-        case .keepIdle: upstreamDeadlines.arm(connection.slot, .idle, nowNs: nowNs)
+        case .keepIdle:
+            connection.isIdle = true
+            upstreamDeadlines.arm(connection.slot, .idle, nowNs: nowNs)
         case .close: discardUpstream(connection)
         case .hand(let waiter): hand(connection, to: waiter)
         }
@@ -50,12 +52,15 @@ extension Proxy {
         downstreamDeadlines.disarm(waiter.slot)
         attach(exchange, connection)
         sendRequest(exchange)
+        if let client = downstreams.occupant(waiter.slot, generation: waiter.generation) {
+            noticeHalfClose(client, exchange)
+        }
     }
 
     /// Closes a connection and tells its pool.
     func closeUpstream(_ connection: UpstreamConnection) {
         discardUpstream(connection)
-        if let waiter = connection.endpoint.pool.connectionClosed(connection.slot) {
+        if let waiter = connection.endpoint.pool.connectionClosed(connection.isIdle ? connection.slot : nil) {
             deferred.append(.connectWaiter(waiter, connection.endpoint))
         }
     }
@@ -76,7 +81,8 @@ extension Proxy {
         logger.debug("draining", metadata: ["connections": "\(downstreams.count)"])
         updateAccepting()
         for connection in downstreams.occupants where connection.phase == .reading && !connection.hasInput {
-            // What arrived in this very moment is still served.
+            // What arrived in this very moment is still served; its event may not have been looked at yet.
+            connection.isReadable = true
             readRequest(connection)
             if !connection.isClosed, connection.phase == .reading, !connection.hasInput { closeDownstream(connection) }
         }

@@ -24,9 +24,21 @@ extension Proxy {
         for endpoint in endpoints where endpoint.health.isHealthy { healthy += 1 }
         exchange.attempt.healthyCount = healthy
         let chosen = strategy.choose(among: endpoints.count) { index in
-            endpoints[index].health.admits(nowNs: nowNs) && !exchange.unreachable.contains(index)
+            endpoints[index].health.admits(nowNs: nowNs) && isReachable(endpoints[index], for: exchange)
         }
         return chosen.map { endpoints[$0] }
+    }
+
+    /// False when every address of the backend has failed for this request.
+    private func isReachable(_ endpoint: Endpoint, for exchange: Exchange) -> Bool {
+        guard !exchange.connectFailures.isEmpty else { return true }
+        let failures = exchange.connectFailures.reduce(0) { $0 + ($1 == endpoint.index ? 1 : 0) }
+        return failures < endpoint.addresses.count
+    }
+
+    /// Whether another attempt would find a backend to go to.
+    func hasCandidate(_ exchange: Exchange) -> Bool {
+        endpoints.contains { $0.health.admits(nowNs: nowNs) && isReachable($0, for: exchange) }
     }
 
     /// Nobody to ask: after failed attempts the last failure is the better answer.
@@ -75,6 +87,9 @@ extension Proxy {
         guard let exchange = waitingExchange(waiter, endpoint) else { return releasePlace(endpoint) }
         downstreamDeadlines.disarm(waiter.slot)
         connect(exchange, endpoint)
+        if let client = downstreams.occupant(waiter.slot, generation: waiter.generation) {
+            noticeHalfClose(client, exchange)
+        }
     }
 
     /// Whom the place in line belongs to, if that request still waits there.
@@ -156,7 +171,8 @@ extension Proxy {
         switch error.rawValue {
         case ECONNREFUSED, ENOENT: .connectRefused
         case ETIMEDOUT: .connectTimeout
-        case EMFILE, ENFILE, ENOBUFS, ENOMEM: .resourceExhausted
+        // This machine's own limits: descriptors, memory, ports, a full backlog of a Unix socket, a filter.
+        case EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL, EAGAIN, EACCES, EPERM: .resourceExhausted
         default: .connectFailed
         }
     }
@@ -164,6 +180,7 @@ extension Proxy {
     /// Gives an idle connection to the request.
     func attach(_ exchange: Exchange, _ connection: UpstreamConnection) {
         upstreamDeadlines.disarm(connection.slot)
+        connection.isIdle = false
         exchange.upstream = connection
         connection.exchange = exchange
         exchange.attempt.connection = connection.number
@@ -180,7 +197,7 @@ extension Proxy {
         exchange.phase = .awaitingHead
         exchange.attempt.requestStartNs = stampNs()
         parseAgainIfNeeded(exchange, retained)
-        let fallbackHost = connection.endpoint.name
+        let fallbackHost = connection.endpoint.hostField
         let headRoom = HeadWriter.requestBytesMax(exchange.head, fallbackHost: fallbackHost)
         let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, &buffers)
         var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)

@@ -10,8 +10,8 @@ extension Proxy {
         let now = stampNs()
         exchange.attempt.connectEndNs = now
         exchange.attempt.connectionEndNs = now
-        endpoint.addressFailed(exchange.attempt.addressIndex)
-        if !exchange.unreachable.contains(endpoint.index) { exchange.unreachable.append(endpoint.index) }
+        if error.countsAgainstBackend { endpoint.addressFailed(exchange.attempt.addressIndex) }
+        exchange.connectFailures.append(endpoint.index)
         attemptFailed(exchange, error, connectionEnded: true, isConnectFailure: true, atNs: now)
     }
 
@@ -26,13 +26,16 @@ extension Proxy {
         exchange.attempt.error = error
         exchange.attempt.failedAtNs = now
         if exchange.attempt.requestStartNs > 0 { exchange.attempt.requestEndNs = now }
-        let verdict = retryPolicy.verdict(facts(exchange, connectionEnded, isConnectFailure))
-        // A reused connection that the backend ended between two requests says nothing about its health.
-        let wasStale = verdict != .final && !isConnectFailure
+        let facts = facts(exchange, connectionEnded, isConnectFailure)
         dropUpstream(exchange)
-        if wasStale { abandonTrial(exchange) } else { blame(exchange, error) }
-        switch verdict {
-        case .retry(let reason): retry(exchange, reason)
+        if facts.isStaleConnection { abandonTrial(exchange) } else { blame(exchange, error) }
+        switch retryPolicy.verdict(facts) {
+        case .retry(let reason):
+            guard hasCandidate(exchange) else {
+                exchange.retryDenied = (reason, .attemptsExhausted, now)
+                return answer(exchange, error)
+            }
+            retry(exchange, reason)
         case .denied(let reason, let denial):
             exchange.retryDenied = (reason, denial, now)
             answer(exchange, error)
@@ -48,7 +51,7 @@ extension Proxy {
             wasReused: (exchange.upstream?.requestCount ?? 0) > 0, connectionEnded: connectionEnded,
             bytesSent: exchange.requestRelay.sinkBytesTaken,
             isBodyReplayable: exchange.wholeBodyBytes >= 0 || exchange.requestRelay.sourceBytesUsed == 0,
-            responseStarted: exchange.upstream?.hasInput ?? false)
+            responseStarted: exchange.interimCount > 0 || exchange.upstream?.hasInput ?? false)
     }
 
     private func failedInMidResponse(_ exchange: Exchange, _ error: ErrorType) {
@@ -70,7 +73,7 @@ extension Proxy {
 
     /// Counts the failure against the backend, and says so when that takes it out.
     private func blame(_ exchange: Exchange, _ error: ErrorType) {
-        guard error != .resourceExhausted, exchange.attempt.endpoint >= 0 else { return abandonTrial(exchange) }
+        guard error.countsAgainstBackend, exchange.attempt.endpoint >= 0 else { return abandonTrial(exchange) }
         let endpoint = endpoints[exchange.attempt.endpoint]
         let wentOut = endpoint.health.requestFailed(nowNs: nowNs, wasTrial: exchange.attempt.isTrial)
         exchange.attempt.isTrial = false
@@ -94,7 +97,8 @@ extension Proxy {
     func clientGone(_ exchange: Exchange) {
         leaveUpstream(exchange)
         exchange.hadBodyError = exchange.phase == .streaming
-        exchange.error = .clientClosed
+        // An answer of our own keeps the reason it was given for.
+        if exchange.phase != .answering { exchange.error = .clientClosed }
         abort(exchange)
     }
 

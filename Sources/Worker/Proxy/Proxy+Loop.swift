@@ -63,9 +63,8 @@ extension Proxy {
     /// keep the others from their events.
     private func runDeferred() {
         guard !deferred.isEmpty else { return }
-        let batch = deferred
-        deferred.removeAll(keepingCapacity: true)
-        for work in batch {
+        swap(&deferred, &running)
+        for work in running {
             switch work {
             case .continueDownstream(let slot, let generation):
                 guard let connection = downstreams.occupant(slot, generation: generation) else { continue }
@@ -77,6 +76,7 @@ extension Proxy {
                 connectWaiter(waiter, endpoint)
             }
         }
+        running.removeAll(keepingCapacity: true)
     }
 
     /// Milliseconds until something is due, rounded up; -1 when nothing is.

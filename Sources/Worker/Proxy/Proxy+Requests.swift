@@ -14,7 +14,10 @@ extension Proxy {
 
     private func serveDownstream(_ exchange: Exchange, _ connection: DownstreamConnection, _ readiness: Readiness) {
         // In a tunnel both sides may have ended in order, which epoll reports as it does a break.
-        if exchange.phase == .tunnel { return pumpTunnel(exchange) }
+        if exchange.phase == .tunnel {
+            if readiness.hasError, connection.sawEnd { return finishTunnel(exchange, error: .clientClosed) }
+            return pumpTunnel(exchange)
+        }
         if readiness.isBroken { return clientGone(exchange) }
         if exchange.isResponseBlocked, connection.isWritable {
             continueResponse(exchange)
@@ -30,7 +33,8 @@ extension Proxy {
     /// Goes on where a turn ended early, or where bytes wait that no event will announce again.
     func continueDownstream(_ connection: DownstreamConnection) {
         downstreamEvent(
-            connection, Readiness(isReadable: false, isWritable: false, peerFinished: false, isBroken: false))
+            connection,
+            Readiness(isReadable: false, isWritable: false, peerFinished: false, isBroken: false, hasError: false))
     }
 
     func deferDownstream(_ connection: DownstreamConnection) {
@@ -52,8 +56,9 @@ extension Proxy {
         }
     }
 
-    /// Parses what is in the input.
-    /// - Returns: False when more bytes must come first.
+    /// Parses what is in the input. After a request, whatever waits behind it is served in a turn of its
+    /// own, so that one client's pipeline cannot keep the others waiting.
+    /// - Returns: True when there may be another head to look at now.
     private func takeRequest(_ connection: DownstreamConnection) -> Bool {
         guard let input = connection.input else { return true }
         let skipped = RequestParser.leadingEmptyLines(input.readable)
@@ -62,15 +67,16 @@ extension Proxy {
             connection.releaseEmptyInput(&buffers)
             return true
         }
+        if input.readableBytes == 1, input.readable[0] == 0x0D { return waitForHead(connection) }
         if connection.headStartedNs == 0 { connection.headStartedNs = stampNs() }
         tableOwner = nil
         switch requestParser.parse(input.readable, into: &table) {
         case .complete(let head):
             beginExchange(connection, head, input)
-            return true
+            return false
         case .refused(let reason):
-            refuse(connection, reason.errorType)
-            return true
+            refuse(connection, reason.errorType, isTableCurrent: true)
+            return false
         case .incomplete:
             return waitForHead(connection)
         }
@@ -108,6 +114,7 @@ extension Proxy {
         }
         guard isSound else { return answer(exchange, .protocolError) }
         dispatch(exchange)
+        noticeHalfClose(connection, exchange)
     }
 
     private static func positive(_ value: Int) -> Int? { value > 0 ? value : nil }
@@ -134,14 +141,15 @@ extension Proxy {
     private func retainRequest(_ exchange: Exchange, _ head: RequestHead, _ input: ByteBuffer) -> Bool {
         let bytes = input.readable
         let rest = bytes.extracting(head.headBytes..<bytes.count)
-        let presence = head.framing == .none ? .whole(0) : BodyRelay.presence(rest, head.framing)
+        let presence = head.framing == .none ? .whole(bytes: 0, data: 0) : BodyRelay.presence(rest, head.framing)
         let limit = configuration.limits.requestBodyBytesMax
         var fits = false
         var kept = head.headBytes
         // A chunked body near the limit streams, so that the relay can count its data.
-        if case .whole(let count) = presence, limit == 0 || count <= limit || head.framing != .chunked {
+        if case .whole(let count, let data) = presence, limit == 0 || count <= limit || head.framing != .chunked {
             fits = true
             kept += count
+            exchange.wholeDataBytes = data
         }
         let retained = buffers.take(holding: kept)
         retained.append(bytes.extracting(first: kept))
@@ -179,10 +187,17 @@ extension Proxy {
         return joined
     }
 
+    /// The client's FIN may have come with its request, or while the request stood in line.
+    func noticeHalfClose(_ connection: DownstreamConnection, _ exchange: Exchange) {
+        guard connection.exchange === exchange, connection.peerFinished, exchange.isRequestRead else { return }
+        clientHalfClosed(exchange)
+    }
+
     /// The client closed its sending side after a complete request. It may be gone, or merely done: its
     /// answer gets a short time to begin.
     private func clientHalfClosed(_ exchange: Exchange) {
-        guard let connection = exchange.downstream, exchange.statusSent == 0 else { return }
+        guard let connection = exchange.downstream, exchange.statusSent == 0, exchange.phase != .answering
+        else { return }
         guard downstreamDeadlines.armed(connection.slot) == nil else { return }
         downstreamDeadlines.arm(connection.slot, .halfClose, nowNs: nowNs)
     }

@@ -2,19 +2,37 @@ import ShmRing
 
 /// The backend's side: its events, response heads, and the end of a request that was answered.
 extension Proxy {
+    /// Reads of one turn, after which others get theirs.
+    private static let readsPerTurn = 16
+    /// Interim responses to one request; a backend that sends more is not making sense.
+    private static let interimMax = 32
+
     func upstreamEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
-        if connection.isConnecting { return connectEnded(connection) }
+        if connection.isConnecting {
+            connectEnded(connection)
+            // The same edge may have said that the backend wrote or closed; it will not be said again.
+            if !connection.isClosed, !connection.isConnecting, connection.isReadable { deferUpstream(connection) }
+            return
+        }
         guard let exchange = connection.exchange else {
             // An idle connection has nothing to say: bytes or an end both make it useless.
             if readiness.isReadable || readiness.peerFinished { closeUpstream(connection) }
             return
         }
-        if exchange.phase == .tunnel { return pumpTunnel(exchange) }
+        if exchange.phase == .tunnel {
+            // What is left after both sides' FIN is only an error.
+            if readiness.hasError, connection.sawEnd { return finishTunnel(exchange, error: .upstreamReset) }
+            return pumpTunnel(exchange)
+        }
         if exchange.isRequestBlocked, connection.isWritable {
             pumpRequest(exchange)
             guard connection.exchange === exchange, !connection.isClosed else { return }
         }
         serveUpstream(exchange, connection)
+    }
+
+    func deferUpstream(_ connection: UpstreamConnection) {
+        deferred.append(.continueUpstream(slot: connection.slot, generation: connection.generation))
     }
 
     func continueUpstream(_ connection: UpstreamConnection) {
@@ -32,7 +50,8 @@ extension Proxy {
     }
 
     private func readResponseHead(_ exchange: Exchange, _ connection: UpstreamConnection) {
-        while exchange.phase == .awaitingHead, exchange.upstream === connection {
+        for _ in 0..<Self.readsPerTurn {
+            guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
             if let input = connection.input, !input.isEmpty, takeResponseHead(exchange, connection, input) { continue }
             guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
             switch connection.receive(&buffers) {
@@ -42,6 +61,7 @@ extension Proxy {
             case .failed: return attemptFailed(exchange, .upstreamReset, connectionEnded: true)
             }
         }
+        deferUpstream(connection)
     }
 
     /// Parses a head from the input.
@@ -73,21 +93,19 @@ extension Proxy {
         _ exchange: Exchange, _ head: ResponseHead, _ connection: UpstreamConnection, _ input: ByteBuffer
     ) -> Bool {
         guard let client = exchange.downstream else { return false }
+        exchange.interimCount += 1
+        guard exchange.interimCount <= Self.interimMax else {
+            attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
+            return false
+        }
         if exchange.head.minorVersion >= 1 {
             let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), &buffers)
-            guard output.readableBytes < BufferPool.Size.large.rawValue else {
-                attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
-                return false
-            }
             HeadWriter.writeResponse(input.readable, head, table, HeadWriter.ResponseAdditions(), to: output)
         }
         input.consume(head.headBytes)
         connection.releaseEmptyInput(&buffers)
-        if case .failed = client.flush(&buffers) {
-            clientGone(exchange)
-            return false
-        }
-        return true
+        flushInterim(exchange)
+        return exchange.upstream === connection
     }
 
     private func startResponse(
@@ -104,8 +122,6 @@ extension Proxy {
         input.consume(head.headBytes)
         connection.releaseEmptyInput(&buffers)
         exchange.responseRelay = BodyRelay(head.framing, writesChunks: additions.writesChunks)
-        if exchange.isRequestRead { downstreamDeadlines.disarm(client.slot) }
-        upstreamDeadlines.disarm(connection.slot)
         pumpResponse(exchange)
     }
 
@@ -143,6 +159,8 @@ extension Proxy {
         exchange.upstream = nil
         connection.exchange = nil
         connection.requestCount += 1
+        // A read that filled its buffer exactly leaves open whether more is there: then it was too much.
+        if connection.isReadable, !connection.peerFinished { _ = connection.receive(&buffers) }
         let isClean = exchange.isRequestRead && !exchange.isRequestAbandoned && !connection.hasOutput
         if isClean, exchange.response.isPersistent, !connection.hasInput, !connection.peerFinished,
             !connection.isReadable, !isDraining
@@ -171,7 +189,7 @@ extension Proxy {
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         exchange.endedNs = stampNs()
         exchange.phase = .finished
-        tracer?.record(exchange, client, endpoints)
+        tracer?.record(exchange, client, endpoints, strategy: strategy.name)
         accessLog?.record(exchange, client, endpoints)
         if let retained = exchange.retained { buffers.give(retained) }
         if tableOwner === exchange { tableOwner = nil }

@@ -29,23 +29,33 @@ extension Proxy {
     func pumpTunnel(_ exchange: Exchange) {
         guard let client = exchange.downstream, let connection = exchange.upstream else { return }
         let toClient = exchange.responseRelay.pump(from: connection, to: client, &buffers)
-        if Self.endsTunnel(toClient) { return finishTunnel(exchange, error: .upstreamReset) }
-        let toBackend = exchange.requestRelay.pump(from: client, to: connection, &buffers)
-        if Self.endsTunnel(toBackend) { return finishTunnel(exchange, error: .clientClosed) }
-        if toClient == .finished, toBackend == .finished { return finishTunnel(exchange, error: nil) }
-        if toClient == .finished { Socket.finishSending(client.descriptor) }
-        if toBackend == .finished { Socket.finishSending(connection.descriptor) }
-        downstreamDeadlines.arm(client.slot, .tunnelIdle, nowNs: nowNs)
-        if toClient == .yielded || toBackend == .yielded {
-            deferred.append(.continueUpstream(slot: connection.slot, generation: connection.generation))
+        if let error = Self.breach(toClient, source: .upstreamReset, sink: .clientClosed) {
+            return finishTunnel(exchange, error: error)
         }
+        let toBackend = exchange.requestRelay.pump(from: client, to: connection, &buffers)
+        if let error = Self.breach(toBackend, source: .clientClosed, sink: .upstreamReset) {
+            return finishTunnel(exchange, error: error)
+        }
+        if toClient == .finished, toBackend == .finished { return finishTunnel(exchange, error: nil) }
+        passEnd(toClient, to: client, &exchange.finishedClient)
+        passEnd(toBackend, to: connection, &exchange.finishedBackend)
+        downstreamDeadlines.arm(client.slot, .tunnelIdle, nowNs: nowNs)
+        if toClient == .yielded || toBackend == .yielded { deferUpstream(connection) }
     }
 
-    /// Whether a direction broke, as opposed to having ended.
-    private static func endsTunnel(_ outcome: BodyRelay.Outcome) -> Bool {
+    /// Tells the sink, once, that nothing more comes.
+    private func passEnd(_ outcome: BodyRelay.Outcome, to sink: Connection, _ isPassed: inout Bool) {
+        guard outcome == .finished, !isPassed else { return }
+        isPassed = true
+        Socket.finishSending(sink.descriptor)
+    }
+
+    /// Whose fault it is that a direction broke; nil when it did not.
+    private static func breach(_ outcome: BodyRelay.Outcome, source: ErrorType, sink: ErrorType) -> ErrorType? {
         switch outcome {
-        case .finished, .needsInput, .sinkBlocked, .yielded: false
-        case .sourceEnded, .sourceFailed, .sinkFailed, .malformed, .tooLarge: true
+        case .finished, .needsInput, .sinkBlocked, .yielded: nil
+        case .sourceEnded, .sourceFailed, .malformed, .tooLarge: source
+        case .sinkFailed: sink
         }
     }
 

@@ -52,6 +52,8 @@ final class Proxy {
     var downstreamDeadlines: DeadlineLists<DownstreamDeadline>
     var upstreamDeadlines: DeadlineLists<UpstreamDeadline>
     var deferred: [DeferredWork] = []
+    /// The deferred work that is being done; its storage changes places with `deferred`.
+    var running: [DeferredWork] = []
 
     let endpoints: [Endpoint]
     var strategy = RoundRobin()
@@ -67,6 +69,10 @@ final class Proxy {
     /// When accepting may go on after descriptors ran out; 0 when it did not stop for that.
     var acceptAgainNs: UInt64 = 0
     var isDraining = false
+    /// Somebody looks at the times of requests.
+    let isTimed: Bool
+    /// When the last lack of descriptors was logged.
+    var exhaustionLoggedNs: UInt64 = 0
     var drainDeadlineNs: UInt64 = .max
 
     init(_ configuration: WorkerConfiguration, _ inheritance: WorkerInheritance) throws(Errno) {
@@ -97,6 +103,7 @@ final class Proxy {
         } else {
             tracer = nil
         }
+        isTimed = tracer != nil || accessLog != nil
     }
 
     private static func makeEndpoints(_ configuration: WorkerConfiguration) -> [Endpoint] {
@@ -135,9 +142,9 @@ final class Proxy {
         }
     }
 
-    /// The time for a span's edge: read anew where somebody will look at it.
+    /// The time for a span's edge or a log line: read anew where somebody will look at it.
     func stampNs() -> UInt64 {
-        if tracer != nil { nowNs = Clock.monotonicNs() }
+        if isTimed { nowNs = Clock.monotonicNs() }
         return nowNs
     }
 }

@@ -12,7 +12,7 @@ enum RequestURL {
                 output.append("http://")
                 output.append(bytes.extracting(head.authority))
             }
-            writeTarget(bytes, head.target, to: output)
+            if head.targetForm == .origin { writeTarget(bytes, head.target, to: output) }
         }
     }
 

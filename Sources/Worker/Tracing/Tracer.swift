@@ -35,7 +35,10 @@ final class Tracer {
     private static let attemptBytes = 1536
     private static let textBytesMax = TreeWriter.stringBytesMax + 16
 
-    func record(_ exchange: Exchange, _ client: DownstreamConnection, _ endpoints: [Endpoint]) {
+    /// - Parameter strategy: Name of what chose the backends.
+    func record(
+        _ exchange: Exchange, _ client: DownstreamConnection, _ endpoints: [Endpoint], strategy: StaticString
+    ) {
         guard exchange.identity.isSampled else { return }
         composeURL(exchange)
         let attempts = exchange.pastAttempts.count + 1
@@ -44,7 +47,7 @@ final class Tracer {
         let wanted = Self.rootBytes + attempts * (Self.attemptBytes + names(endpoints, exchange)) + texts
         let lost = producer.treesLost
         guard var tree = producer.reserve(bytesMax: min(wanted, 65536)) else { return }
-        writeTree(exchange, client, endpoints, treesLost: lost, &tree)
+        writeTree(exchange, client, endpoints, strategy, treesLost: lost, &tree)
         producer.publish(tree)
     }
 
@@ -57,8 +60,8 @@ final class Tracer {
     }
 
     private func writeTree(
-        _ exchange: Exchange, _ client: DownstreamConnection, _ endpoints: [Endpoint], treesLost: UInt64,
-        _ tree: inout TreeWriter
+        _ exchange: Exchange, _ client: DownstreamConnection, _ endpoints: [Endpoint], _ strategy: StaticString,
+        treesLost: UInt64, _ tree: inout TreeWriter
     ) {
         let identity = exchange.identity
         beginTree(exchange, identity, &tree)
@@ -67,7 +70,7 @@ final class Tracer {
         for index in 0..<exchange.attemptCount {
             let isLast = index == exchange.attemptCount - 1
             let attempt = isLast ? exchange.attempt : exchange.pastAttempts[index]
-            writeAttempt(exchange, attempt, number: index, endpoints, clock, &tree)
+            writeAttempt(exchange, attempt, number: index, endpoints, strategy, clock, &tree)
         }
         writeStreaming(exchange, clock, &tree)
     }
@@ -147,15 +150,15 @@ final class Tracer {
     }
 
     private func writeAttempt(
-        _ exchange: Exchange, _ attempt: AttemptRecord, number: Int, _ endpoints: [Endpoint], _ clock: SpanClock,
-        _ tree: inout TreeWriter
+        _ exchange: Exchange, _ attempt: AttemptRecord, number: Int, _ endpoints: [Endpoint],
+        _ strategy: StaticString, _ clock: SpanClock, _ tree: inout TreeWriter
     ) {
         let endpoint = attempt.endpoint >= 0 ? endpoints[attempt.endpoint] : nil
         tree.beginSpan(
             .backendSelection, kind: .internal, id: newSpanID(), parent: 0,
             startOffsetNs: clock.offsetNs(attempt.selectionStartNs), endOffsetNs: clock.offsetNs(attempt.selectionEndNs),
             status: endpoint == nil ? .error : .unset)
-        tree.attribute(.lbStrategy, "round_robin")
+        tree.attribute(.lbStrategy, strategy)
         tree.attribute(.lbBackendCount, endpoints.count)
         tree.attribute(.lbHealthyCount, attempt.healthyCount)
         guard let endpoint else { return writeError(attempt.error, &tree) }
@@ -169,7 +172,7 @@ final class Tracer {
         _ tree: inout TreeWriter
     ) {
         let start = clock.offsetNs(attempt.selectionEndNs)
-        let failed = attempt.requestStartNs == 0
+        let failed = attempt.failedToConnect
         let connection = tree.beginSpan(
             .backendConnection, kind: .internal, id: newSpanID(), parent: 0, startOffsetNs: start,
             endOffsetNs: clock.offsetNs(attempt.connectionEndNs, notBefore: attempt.selectionEndNs),
@@ -178,13 +181,13 @@ final class Tracer {
         tree.attribute(.connectionFromPool, attempt.isFromPool)
         if attempt.connection > 0 { writeConnectionID(attempt.connection, &tree) }
         if failed {
-            writeError(attempt.error ?? exchange.error, &tree)
+            writeError(attempt.error, &tree)
             writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
         }
         tree.beginSpan(
             .poolAcquire, kind: .internal, id: newSpanID(), parent: connection, startOffsetNs: start,
             endOffsetNs: clock.offsetNs(attempt.acquireEndNs, notBefore: attempt.selectionEndNs),
-            status: attempt.acquireEndNs == 0 ? .error : .unset)
+            status: attempt.failedInLine ? .error : .unset)
         if attempt.poolOutcome != .none { tree.attribute(.poolOutcome, attempt.poolOutcome.text) }
         tree.attribute(.poolIdleCount, attempt.idleCount)
         tree.attribute(.poolActiveCount, attempt.activeCount)
@@ -203,14 +206,16 @@ final class Tracer {
             tree.attribute(.dnsAnswers, endpoint.addressTexts)
             tree.attribute(.dnsCached, true)
         }
-        let failed = attempt.requestStartNs == 0
+        let failed = attempt.failedToConnect
         tree.beginSpan(
             .tcpConnect, kind: .internal, id: newSpanID(), parent: parent, startOffsetNs: start,
             endOffsetNs: clock.offsetNs(attempt.connectEndNs, notBefore: attempt.connectStartNs),
             status: failed ? .error : .unset)
         tree.attribute(.netPeerName, endpoint.host)
-        if let port = endpoint.port { tree.attribute(.netPeerPort, port) }
-        tree.attribute(.netPeerIP, endpoint.addressTexts[attempt.addressIndex])
+        if let port = endpoint.port {
+            tree.attribute(.netPeerPort, port)
+            tree.attribute(.netPeerIP, endpoint.addressTexts[attempt.addressIndex])
+        }
         if failed { writeError(attempt.error, &tree) }
     }
 
@@ -218,7 +223,8 @@ final class Tracer {
         _ exchange: Exchange, _ attempt: AttemptRecord, number: Int, _ endpoint: Endpoint, _ clock: SpanClock,
         _ tree: inout TreeWriter
     ) {
-        let isError = attempt.status >= 400 || attempt.status == 0
+        // A client that left is not an error of the backend.
+        let isError = attempt.status >= 400 || (attempt.status == 0 && attempt.error != nil)
         tree.beginSpan(
             .backendRequest, kind: .client, id: attempt.spanID, parent: 0,
             startOffsetNs: clock.offsetNs(attempt.requestStartNs),
@@ -231,7 +237,7 @@ final class Tracer {
         tree.attribute(.httpFlavor, "1.1")
         if attempt.status > 0 { tree.attribute(.httpStatusCode, attempt.status) }
         if number > 0 { tree.attribute(.httpResendCount, number) }
-        if attempt.status == 0 { writeError(attempt.error ?? exchange.error, &tree) }
+        if attempt.status == 0 { writeError(attempt.error, &tree) }
         writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
     }
 
@@ -321,6 +327,12 @@ extension BodyFraming {
 }
 
 extension AttemptRecord {
+    /// The attempt ended before its request could be sent, and not because the client left.
+    var failedToConnect: Bool { requestStartNs == 0 && error != nil }
+
+    /// The attempt ended while it waited for a connection.
+    var failedInLine: Bool { error == .poolQueueFull || error == .poolQueueTimeout }
+
     /// Whether this attempt's connection existed before it.
     var isFromPool: Bool { connection > 0 && connectStartNs == 0 }
 }

@@ -12,6 +12,8 @@ final class Endpoint {
     let host: String
     /// Nil for a Unix socket.
     let port: Int?
+    /// The Host field of a request that has none.
+    let hostField: String
     var health: HealthState
     var pool: PoolState
     /// The address that the next connection goes to; moves on when one cannot be reached.
@@ -25,6 +27,7 @@ final class Endpoint {
         addressTexts = backend.addresses.map(\.ip)
         host = backend.hostname ?? backend.addresses[0].ip
         port = backend.addresses[0].port.map(Int.init)
+        hostField = backend.addresses[0].port == nil ? "localhost" : backend.name
         self.health = health
         self.pool = pool
     }

@@ -73,6 +73,7 @@ struct PoolState: Sendable {
     }
 
     /// A connection is gone, or could not be made.
+    /// - Parameter connection: Its place if it was idle; nil if it served, or never came to be.
     /// - Returns: The request in line that may now make one; it is counted already.
     mutating func connectionClosed(_ connection: Int?) -> Waiter? {
         if let connection, let position = idle.lastIndex(of: Int32(connection)) { idle.remove(at: position) }

@@ -53,6 +53,9 @@ struct RetryPolicy: Sendable {
         var isBodyReplayable = true
         /// Some of the response has arrived.
         var responseStarted = false
+
+        /// The backend ended a kept connection between two requests, which says nothing about its health.
+        var isStaleConnection: Bool { wasReused && connectionEnded && !isConnectFailure && !responseStarted }
     }
 
     var attemptsMax = 3

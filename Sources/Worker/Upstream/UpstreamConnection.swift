@@ -6,6 +6,8 @@ final class UpstreamConnection: Connection {
     let address: Int
     var exchange: Exchange?
     var isConnecting: Bool
+    /// In the pool, waiting for a request.
+    var isIdle = false
     /// Requests finished on this connection.
     var requestCount = 0
 

@@ -28,6 +28,7 @@ import Testing
         "0000000000000005\r\n", "ffffffffffffffff\r\n", "4\r\nhello\r\n", "5\r\nhello\n", "5\r\nhello0\r\n",
         "5\r\nhello\r0", "5\r\nhello\r\n\r\n", "5;a\nb", "5;a\rb", "5;a\0b", "5;\u{7F}", "0\n", "0\r\n\n", "0\r\n\r\r",
         "0\r\n\rX", "0\r\nX: a\n", "0\r\nX: a\rb", "0\r\nX: a\r\n\rX", "0\r\nX: a\r\n\n", "0\r\nX: a\r\r\n",
+        "0\r\nX\r\n\r\n", "0\r\nX : a\r\n\r\n", "0\r\nX: a\r\n b\r\n\r\n", "0\r\n: a\r\n\r\n", "0\r\nX: \0\r\n\r\n",
     ])
     func whatCanBeReadTwoWaysIsMalformed(body: String) {
         #expect(ChunkedReading(body).end == .malformed)
