@@ -67,39 +67,39 @@ def test_client_that_leaves_in_a_download_aborts_it(stage: Stage, how: str) -> N
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_client_that_leaves_in_an_upload_aborts_it(stage: Stage, how: str) -> None:
     """The backend must see that the body is not whole."""
-    seen = []
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def reads(connection: BackendConnection) -> None:
         connection.receive_request_head()
-        try:
-            connection.receive_exactly(10)
-        except (PeerClosed, ConnectionResetError) as error:
-            seen.append(error)
+        assert connection.receive_exactly(4) == b"half"
+        begun.set()
+        with pytest.raises((PeerClosed, ConnectionResetError)):
+            connection.receive_exactly(1)
         ended.set()
 
     backend = stage.backend(reads)
     client = stage.balancer(backend).connect()
     client.send(message.request("/", "Content-Length: 10", method="POST") + b"half")
-    backend.wait_for_connections(1)
+    assert begun.wait(10)
     leave(client, how)
-    assert ended.wait(10) and len(seen) == 1
+    assert ended.wait(10)
 
 
 def test_aborted_chunked_upload_has_no_last_chunk(stage: Stage) -> None:
-    ended = threading.Event()
+    begun = threading.Event()
 
     def reads(connection: BackendConnection) -> None:
         connection.receive_request_head()
+        assert connection.receive_chunk() == b"half"
+        begun.set()
         connection.wait_for_end()
-        ended.set()
 
     backend = stage.backend(reads)
     client = stage.balancer(backend).connect()
     client.send(message.request("/", "Transfer-Encoding: chunked", method="POST") + message.chunk(b"half"))
-    backend.wait_for_connections(1)
+    assert begun.wait(10)
     client.reset()
-    assert ended.wait(10)
+    assert backend.connections[0].ended.wait(10)
     assert not bytes(backend.connections[0].received).endswith(b"0\r\n\r\n")
 
 

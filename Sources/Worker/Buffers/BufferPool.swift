@@ -2,7 +2,7 @@
 ///
 /// A connection holds a buffer only while it has bytes to keep: an idle one has none. The pool keeps a
 /// bounded number of free buffers of each size and gives the rest back to the system.
-struct BufferPool {
+final class BufferPool {
     /// Sizes in bytes: a parked head, a message, a body in flow, the longest head that flags may allow.
     enum Size: Int, CaseIterable {
         case small = 1024
@@ -26,7 +26,7 @@ struct BufferPool {
     private var large: ContiguousArray<ByteBuffer> = []
 
     /// An empty buffer.
-    mutating func take(_ size: Size) -> ByteBuffer {
+    func take(_ size: Size) -> ByteBuffer {
         switch size {
         case .small: small.popLast() ?? ByteBuffer(capacity: size.rawValue)
         case .medium: medium.popLast() ?? ByteBuffer(capacity: size.rawValue)
@@ -36,13 +36,13 @@ struct BufferPool {
     }
 
     /// The smallest buffer that holds `bytes`.
-    mutating func take(holding bytes: Int) -> ByteBuffer {
+    func take(holding bytes: Int) -> ByteBuffer {
         for size in Size.allCases where bytes <= size.rawValue { return take(size) }
         return ByteBuffer(capacity: bytes)
     }
 
     /// Takes a buffer back; its content is forgotten.
-    mutating func give(_ buffer: ByteBuffer) {
+    func give(_ buffer: ByteBuffer) {
         buffer.reset()
         switch buffer.capacity {
         case Size.small.rawValue: if small.count < Size.small.freeMax { small.append(buffer) }

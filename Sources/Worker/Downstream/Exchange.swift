@@ -31,7 +31,7 @@ final class Exchange {
     var wholeBodyBytes = -1
     /// Bytes of that body without its framing.
     var wholeDataBytes = 0
-    var requestRelay = BodyRelay(.none, writesChunks: false)
+    let requestRelay = BodyRelay(.none, writesChunks: false)
     /// The backend would not take (all of) the request; nothing more is sent.
     var isRequestAbandoned = false
     /// The last pump of the request stopped because the backend's socket was full.
@@ -42,7 +42,7 @@ final class Exchange {
 
     // The response.
     var response = ResponseHead()
-    var responseRelay = BodyRelay(.none, writesChunks: false)
+    let responseRelay = BodyRelay(.none, writesChunks: false)
     /// The last pump of the response stopped because the client's socket was full.
     var isResponseBlocked = false
     /// Whether the client's connection ends with this exchange.
@@ -104,12 +104,12 @@ final class Exchange {
         retained = nil
         wholeBodyBytes = -1
         wholeDataBytes = 0
-        requestRelay = BodyRelay(.none, writesChunks: false)
+        requestRelay.restart(.none, writesChunks: false)
         isRequestAbandoned = false
         isRequestBlocked = false
         interimCount = 0
         response = ResponseHead()
-        responseRelay = BodyRelay(.none, writesChunks: false)
+        responseRelay.restart(.none, writesChunks: false)
         isResponseBlocked = false
         mustClose = false
         statusSent = 0

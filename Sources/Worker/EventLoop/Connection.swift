@@ -44,9 +44,9 @@ class Connection {
     }
 
     /// One read into `input`. Buffers that stay empty go back to the pool at once.
-    final func receive(_ buffers: inout BufferPool) -> IOResult {
+    final func receive(_ buffers: BufferPool) -> IOResult {
         guard isReadable, !sawEnd else { return sawEnd ? .endOfStream : .wouldBlock }
-        let buffer = bufferWithRoom(&buffers)
+        let buffer = bufferWithRoom(buffers)
         let room = buffer.writableBytes
         let result = buffer.receive(from: descriptor)
         switch result {
@@ -59,13 +59,13 @@ class Connection {
         case .endOfStream, .failed:
             sawEnd = true
         }
-        releaseEmptyInput(&buffers)
+        releaseEmptyInput(buffers)
         return result
     }
 
     /// Writes as much of `output` as the kernel takes.
     /// - Returns: `.bytes(0)` when there is nothing left, `.wouldBlock` when something is.
-    final func flush(_ buffers: inout BufferPool) -> IOResult {
+    final func flush(_ buffers: BufferPool) -> IOResult {
         guard let pending = output else { return .bytes(0) }
         while !pending.isEmpty {
             guard isWritable else { return .wouldBlock }
@@ -82,7 +82,7 @@ class Connection {
     }
 
     /// Room for `bytes` more in `output`.
-    final func outputBuffer(room bytes: Int, _ buffers: inout BufferPool) -> ByteBuffer {
+    final func outputBuffer(room bytes: Int, _ buffers: BufferPool) -> ByteBuffer {
         guard let current = output else {
             let fresh = buffers.take(holding: max(bytes, BufferPool.Size.medium.rawValue))
             output = fresh
@@ -98,18 +98,18 @@ class Connection {
         return larger
     }
 
-    final func releaseEmptyInput(_ buffers: inout BufferPool) {
+    final func releaseEmptyInput(_ buffers: BufferPool) {
         guard let current = input, current.isEmpty else { return }
         input = nil
         buffers.give(current)
     }
 
     /// Keeps few unread bytes in a small buffer, so that many slow peers do not hold many large ones.
-    final func parkInput(_ buffers: inout BufferPool) {
+    final func parkInput(_ buffers: BufferPool) {
         guard let current = input else { return }
         let count = current.readableBytes
         let small = BufferPool.Size.small.rawValue
-        guard count > 0, count <= small, current.capacity > small else { return releaseEmptyInput(&buffers) }
+        guard count > 0, count <= small, current.capacity > small else { return releaseEmptyInput(buffers) }
         let parked = buffers.take(.small)
         parked.append(current.readable)
         buffers.give(current)
@@ -117,7 +117,7 @@ class Connection {
     }
 
     /// Closes the socket and gives the buffers back.
-    final func close(_ buffers: inout BufferPool) {
+    final func close(_ buffers: BufferPool) {
         precondition(!isClosed, "connection \(slot) closed twice")
         isClosed = true
         if let buffer = input { buffers.give(buffer) }
@@ -127,7 +127,7 @@ class Connection {
         Glibc.close(descriptor)
     }
 
-    private final func bufferWithRoom(_ buffers: inout BufferPool) -> ByteBuffer {
+    private final func bufferWithRoom(_ buffers: BufferPool) -> ByteBuffer {
         guard let current = input else {
             let fresh = buffers.take(.large)
             input = fresh

@@ -1,6 +1,6 @@
 /// Numbered places for connections. A place is reused, its generation is not, so that an event or a
 /// waiting entry for an earlier occupant finds nothing.
-struct SlotTable<Occupant: AnyObject> {
+final class SlotTable<Occupant: AnyObject> {
     private struct Slot {
         var occupant: Occupant?
         var generation: UInt32 = 0
@@ -19,7 +19,7 @@ struct SlotTable<Occupant: AnyObject> {
     var isFull: Bool { count >= capacity }
 
     /// Takes a place for what `make` builds from its number and generation. Nil when the table is full.
-    mutating func insert(_ make: (_ slot: Int, _ generation: UInt32) -> Occupant) -> Occupant? {
+    func insert(_ make: (_ slot: Int, _ generation: UInt32) -> Occupant) -> Occupant? {
         guard !isFull else { return nil }
         let index: Int
         if let reused = free.popLast() {
@@ -34,7 +34,7 @@ struct SlotTable<Occupant: AnyObject> {
         return occupant
     }
 
-    mutating func remove(_ slot: Int) {
+    func remove(_ slot: Int) {
         guard slots[slot].occupant != nil else { return }
         slots[slot].occupant = nil
         slots[slot].generation = (slots[slot].generation + 1) & 0xFF_FFFF

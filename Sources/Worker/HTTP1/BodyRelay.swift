@@ -7,7 +7,7 @@ import ShmRing
 ///
 /// Reads only while the sink takes: when the sink's socket is full, nothing more is read, and the
 /// kernel's flow control reaches the sender. A raw body leaves straight from the buffer it arrived in.
-struct BodyRelay {
+final class BodyRelay {
     enum Outcome: Equatable {
         /// The body is over and the sink's kernel has all of it.
         case finished
@@ -33,8 +33,8 @@ struct BodyRelay {
 
     private(set) var reader: BodyReader
     /// Whether the sink gets the chunked coding.
-    private let writesChunks: Bool
-    private let bytesMax: Int
+    private var writesChunks: Bool
+    private var bytesMax: Int
     private var isLastChunkWritten = false
     /// Body bytes that were handed to the sink, framing not counted.
     private(set) var bodyBytes = 0
@@ -53,46 +53,57 @@ struct BodyRelay {
         self.bytesMax = bytesMax
     }
 
+    /// Begins with another body; the parameters are those of `init`.
+    func restart(_ framing: BodyFraming, writesChunks: Bool, bytesMax: Int = 0) {
+        reader = BodyReader(framing)
+        self.writesChunks = writesChunks
+        self.bytesMax = bytesMax
+        isLastChunkWritten = false
+        bodyBytes = 0
+        sourceBytesUsed = 0
+        sinkBytesTaken = 0
+    }
+
     /// True when every byte of the body has been taken from the source.
     var isRead: Bool { reader.isFinished || isLastChunkWritten }
 
     /// Moves what can be moved now.
-    mutating func pump(from source: Connection, to sink: Connection, _ buffers: inout BufferPool) -> Outcome {
+    func pump(from source: Connection, to sink: Connection, _ buffers: BufferPool) -> Outcome {
         for _ in 0..<Self.readsPerTurn {
-            if let stop = drainInput(of: source, to: sink, &buffers) { return stop }
-            switch source.receive(&buffers) {
+            if let stop = drainInput(of: source, to: sink, buffers) { return stop }
+            switch source.receive(buffers) {
             case .bytes: continue
             case .wouldBlock: return .needsInput
             case .failed(let error): return .sourceFailed(error)
-            case .endOfStream: return sourceEnded(sink, &buffers)
+            case .endOfStream: return sourceEnded(sink, buffers)
             }
         }
         return .yielded
     }
 
     /// Sends what is in the source's input; nil when more must be read.
-    private mutating func drainInput(
-        of source: Connection, to sink: Connection, _ buffers: inout BufferPool
+    private func drainInput(
+        of source: Connection, to sink: Connection, _ buffers: BufferPool
     ) -> Outcome? {
         while true {
-            if isRead { return finish(sink, &buffers) }
+            if isRead { return finish(sink, buffers) }
             guard let input = source.input, !input.isEmpty else {
-                return flushed(sink, &buffers)
+                return flushed(sink, buffers)
             }
             let stop =
                 if let raw = reader.rawBytesMax, !writesChunks {
-                    sendRaw(input, countMax: raw, sink, &buffers)
+                    sendRaw(input, countMax: raw, sink, buffers)
                 } else {
-                    recode(input, sink, &buffers)
+                    recode(input, sink, buffers)
                 }
-            source.releaseEmptyInput(&buffers)
+            source.releaseEmptyInput(buffers)
             if let stop { return stop }
         }
     }
 
     /// Raw bytes, without a copy unless they can share a packet with a head that waits.
-    private mutating func sendRaw(
-        _ input: ByteBuffer, countMax: Int, _ sink: Connection, _ buffers: inout BufferPool
+    private func sendRaw(
+        _ input: ByteBuffer, countMax: Int, _ sink: Connection, _ buffers: BufferPool
     ) -> Outcome? {
         let count = min(countMax, input.readableBytes)
         if bytesMax > 0, bodyBytes + count > bytesMax { return .tooLarge }
@@ -100,7 +111,7 @@ struct BodyRelay {
             pending.append(input.readable.extracting(first: count))
             input.consume(count)
             passed(count)
-            return flushed(sink, &buffers)
+            return flushed(sink, buffers)
         }
         guard sink.isWritable else { return .sinkBlocked }
         let before = input.readableBytes
@@ -124,18 +135,18 @@ struct BodyRelay {
         return nil
     }
 
-    private mutating func passed(_ count: Int) {
+    private func passed(_ count: Int) {
         reader.rawBytesPassed(count)
         bodyBytes += count
         sourceBytesUsed += count
     }
 
     /// Decodes and, where the sink wants chunks, encodes: one copy into the sink's output.
-    private mutating func recode(_ input: ByteBuffer, _ sink: Connection, _ buffers: inout BufferPool) -> Outcome? {
+    private func recode(_ input: ByteBuffer, _ sink: Connection, _ buffers: BufferPool) -> Outcome? {
         let wanted = min(input.readableBytes + Self.chunkFramingBytes, Self.chunkedOutputBytes)
-        let output = sink.outputBuffer(room: sink.hasOutput ? Self.chunkFramingBytes + 1 : wanted, &buffers)
+        let output = sink.outputBuffer(room: sink.hasOutput ? Self.chunkFramingBytes + 1 : wanted, buffers)
         let room = output.writableBytes - Self.chunkFramingBytes
-        guard room > 0 else { return flushed(sink, &buffers) }
+        guard room > 0 else { return flushed(sink, buffers) }
         var index = 0
         let event = reader.next(input.readable.extracting(first: min(room, input.readableBytes)), &index)
         if case .data(let range) = event {
@@ -147,14 +158,23 @@ struct BodyRelay {
         sourceBytesUsed += index
         if event == .malformed { return .malformed }
         let isOutputFull = output.writableBytes < Self.chunkedOutputBytes / 8
-        return isOutputFull ? flushed(sink, &buffers) : nil
+        return isOutputFull ? flushed(sink, buffers) : nil
     }
 
     private func writePiece(_ bytes: Span<UInt8>, to output: ByteBuffer) {
-        guard writesChunks else { return output.append(bytes) }
-        output.append(hex: UInt64(bytes.count), digits: Self.hexDigits(bytes.count))
+        writesChunks ? Self.writeChunk(bytes, to: output) : output.append(bytes)
+    }
+
+    private static func writeChunk(_ bytes: Span<UInt8>, to output: ByteBuffer) {
+        output.append(hex: UInt64(bytes.count), digits: hexDigits(bytes.count))
         output.append("\r\n")
         output.append(bytes)
+        output.append("\r\n")
+    }
+
+    private static func writeLastChunk(trailers: [UInt8], to output: ByteBuffer) {
+        output.append("0\r\n")
+        output.append(trailers.span)
         output.append("\r\n")
     }
 
@@ -163,30 +183,26 @@ struct BodyRelay {
     }
 
     /// Writes the last chunk once, then waits for the kernel to take everything.
-    private mutating func finish(_ sink: Connection, _ buffers: inout BufferPool) -> Outcome {
+    private func finish(_ sink: Connection, _ buffers: BufferPool) -> Outcome {
         if writesChunks, !isLastChunkWritten {
             let trailers = Trailers.forwardable(reader.trailers)
-            let output = sink.outputBuffer(room: trailers.count + 8, &buffers)
-            output.append("0\r\n")
-            output.append(trailers.span)
-            output.append("\r\n")
+            let output = sink.outputBuffer(room: trailers.count + 8, buffers)
+            Self.writeLastChunk(trailers: trailers, to: output)
         }
         isLastChunkWritten = true
-        return flushed(sink, &buffers) ?? .finished
+        return flushed(sink, buffers) ?? .finished
     }
 
     /// Writes a whole body that stands in `bytes` behind a head in `output`, re-encoded like one that
     /// streams. The caller has made room for `wholeBytes` and `wholeFramingBytes`.
     static func writeWhole(_ bytes: Span<UInt8>, _ framing: BodyFraming, to output: ByteBuffer) {
-        var relay = BodyRelay(framing, writesChunks: framing == .chunked)
+        guard framing == .chunked else { return output.append(bytes) }
+        var reader = BodyReader(framing)
         var index = 0
-        while case .data(let range) = relay.reader.next(bytes, &index) {
-            relay.writePiece(bytes.extracting(range), to: output)
+        while case .data(let range) = reader.next(bytes, &index) {
+            writeChunk(bytes.extracting(range), to: output)
         }
-        guard framing == .chunked else { return }
-        output.append("0\r\n")
-        output.append(Trailers.forwardable(relay.reader.trailers).span)
-        output.append("\r\n")
+        writeLastChunk(trailers: Trailers.forwardable(reader.trailers), to: output)
     }
 
     /// What the bytes behind a head hold of its body.
@@ -212,9 +228,9 @@ struct BodyRelay {
     }
 
     /// Nil when the sink has nothing pending.
-    private mutating func flushed(_ sink: Connection, _ buffers: inout BufferPool) -> Outcome? {
+    private func flushed(_ sink: Connection, _ buffers: BufferPool) -> Outcome? {
         let before = sink.output?.readableBytes ?? 0
-        let result = sink.flush(&buffers)
+        let result = sink.flush(buffers)
         sinkBytesTaken += before - (sink.output?.readableBytes ?? 0)
         return switch result {
         case .bytes: nil
@@ -224,8 +240,8 @@ struct BodyRelay {
         }
     }
 
-    private mutating func sourceEnded(_ sink: Connection, _ buffers: inout BufferPool) -> Outcome {
+    private func sourceEnded(_ sink: Connection, _ buffers: BufferPool) -> Outcome {
         guard reader.framing == .untilClose else { return .sourceEnded }
-        return finish(sink, &buffers)
+        return finish(sink, buffers)
     }
 }

@@ -98,12 +98,15 @@ struct FieldTable: Sendable {
     /// The first field of a kind.
     func first(_ field: KnownField) -> FieldLine? {
         guard contains(field) else { return nil }
-        return lines.first { $0.known == field }
+        for index in lines.indices where lines[index].known == field { return lines[index] }
+        return nil
     }
 
     func count(of field: KnownField) -> Int {
         guard contains(field) else { return 0 }
-        return lines.reduce(0) { $0 + ($1.known == field ? 1 : 0) }
+        var count = 0
+        for index in lines.indices where lines[index].known == field { count += 1 }
+        return count
     }
 
     /// Marks every field whose name a Connection option gives. Host and Content-Length stay: no sender

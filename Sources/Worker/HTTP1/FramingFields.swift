@@ -78,6 +78,11 @@ enum FramingFields {
         var namingOptions = 0
         guard table.contains(.connection) else { return options }
         for position in table.lines.indices where table.lines[position].known == .connection {
+            let value = bytes.extracting(table.lines[position].value)
+            if value.matchesIgnoringCase("keep-alive") {
+                options.isKeepAlive = true
+                continue
+            }
             var members = ListMembers(table.lines[position].value)
             while let member = members.next(in: bytes) {
                 let option = bytes.extracting(member)

@@ -22,10 +22,10 @@ extension Proxy {
     private func retainRefused(_ exchange: Exchange, _ connection: DownstreamConnection) {
         guard let input = connection.input else { return }
         let retained = buffers.take(.medium)
-        RefusedRequest.retain(input.readable, into: retained, &exchange.head)
+        exchange.head = RefusedRequest.retain(input.readable, into: retained)
         exchange.retained = retained
         input.consume(input.readableBytes)
-        connection.releaseEmptyInput(&buffers)
+        connection.releaseEmptyInput(buffers)
     }
 
     /// Answers instead of a backend.
@@ -38,7 +38,7 @@ extension Proxy {
         // What was not read of the request would be taken for the next one.
         if !exchange.isRequestRead || isDraining { exchange.mustClose = true }
         downstreamDeadlines.disarm(client.slot)
-        let output = client.outputBuffer(room: 512, &buffers)
+        let output = client.outputBuffer(room: 512, buffers)
         exchange.localBodyBytes = LocalAnswer.write(
             error, status: status, closes: exchange.mustClose, isHead: exchange.head.method == .head,
             keepsAlive: exchange.head.minorVersion == 0 && !exchange.mustClose,
@@ -56,7 +56,7 @@ extension Proxy {
     func pumpAnswer(_ exchange: Exchange) {
         guard let client = exchange.downstream else { return }
         exchange.isResponseBlocked = false
-        switch client.flush(&buffers) {
+        switch client.flush(buffers) {
         case .bytes: finish(exchange)
         case .wouldBlock:
             exchange.isResponseBlocked = true
@@ -109,7 +109,8 @@ enum RefusedRequest {
 
     /// Writes method and target, as far as they can be made out, and says where they stand. Credentials in
     /// a target stay out.
-    static func retain(_ bytes: Span<UInt8>, into retained: ByteBuffer, _ head: inout RequestHead) {
+    static func retain(_ bytes: Span<UInt8>, into retained: ByteBuffer) -> RequestHead {
+        var head = RequestHead()
         let (method, target) = parts(bytes, targetBytesMax: targetBytesMax)
         head.method = Method.named(bytes.extracting(method))
         head.methodText = method
@@ -121,6 +122,7 @@ enum RefusedRequest {
         let visible = RequestURL.withoutUserInformation(bytes, authority..<target.upperBound)
         retained.append(bytes.extracting(visible))
         head.target = start..<retained.writeIndex
+        return head
     }
 
     /// The first two words of the first line, as far as they are there and could be what they should be.

@@ -8,7 +8,7 @@ extension Proxy {
         else { return }
         exchange.isRequestBlocked = false
         let before = exchange.requestRelay.sourceBytesUsed &+ exchange.requestRelay.sinkBytesTaken
-        let outcome = exchange.requestRelay.pump(from: client, to: connection, &buffers)
+        let outcome = exchange.requestRelay.pump(from: client, to: connection, buffers)
         let moved = exchange.requestRelay.sourceBytesUsed &+ exchange.requestRelay.sinkBytesTaken != before
         switch outcome {
         case .finished, .needsInput:
@@ -50,7 +50,7 @@ extension Proxy {
         guard let client = exchange.downstream, let connection = exchange.upstream else { return }
         exchange.isResponseBlocked = false
         let before = exchange.responseRelay.sourceBytesUsed &+ exchange.responseRelay.sinkBytesTaken
-        let outcome = exchange.responseRelay.pump(from: connection, to: client, &buffers)
+        let outcome = exchange.responseRelay.pump(from: connection, to: client, buffers)
         let moved = exchange.responseRelay.sourceBytesUsed &+ exchange.responseRelay.sinkBytesTaken != before
         switch outcome {
         case .finished:
@@ -121,7 +121,7 @@ extension Proxy {
     func flushInterim(_ exchange: Exchange) {
         guard let client = exchange.downstream, let connection = exchange.upstream else { return }
         exchange.isResponseBlocked = false
-        switch client.flush(&buffers) {
+        switch client.flush(buffers) {
         case .bytes: break
         case .wouldBlock: exchange.isResponseBlocked = true
         case .failed: return clientGone(exchange)

@@ -7,7 +7,7 @@ extension Proxy {
     func closeDownstream(_ connection: DownstreamConnection) {
         precondition(connection.exchange == nil, "client \(connection.slot) is closed while it is served")
         downstreamDeadlines.disarm(connection.slot)
-        connection.close(&buffers)
+        connection.close(buffers)
         downstreams.remove(connection.slot)
     }
 
@@ -25,8 +25,8 @@ extension Proxy {
     func linger(_ connection: DownstreamConnection) {
         for _ in 0..<16 {
             if let waiting = connection.input { waiting.consume(waiting.readableBytes) }
-            connection.releaseEmptyInput(&buffers)
-            switch connection.receive(&buffers) {
+            connection.releaseEmptyInput(buffers)
+            switch connection.receive(buffers) {
             case .bytes(let count): connection.lingeredBytes += count
             case .wouldBlock: return
             case .endOfStream, .failed: return closeDownstream(connection)
@@ -69,7 +69,7 @@ extension Proxy {
     func discardUpstream(_ connection: UpstreamConnection) {
         precondition(connection.exchange == nil, "upstream \(connection.slot) is closed while it serves")
         upstreamDeadlines.disarm(connection.slot)
-        connection.close(&buffers)
+        connection.close(buffers)
         upstreams.remove(connection.slot)
     }
 

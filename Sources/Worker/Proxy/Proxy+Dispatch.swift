@@ -199,7 +199,7 @@ extension Proxy {
         parseAgainIfNeeded(exchange, retained)
         let fallbackHost = connection.endpoint.hostField
         let headRoom = HeadWriter.requestBytesMax(exchange.head, fallbackHost: fallbackHost)
-        let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, &buffers)
+        let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, buffers)
         var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)
         if let tracer {
             exchange.attempt.spanID = tracer.newSpanID()

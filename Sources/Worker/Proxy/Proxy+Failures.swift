@@ -64,7 +64,7 @@ extension Proxy {
     private func retry(_ exchange: Exchange, _ reason: RetryPolicy.Reason) {
         exchange.attempt.retry = reason
         exchange.pastAttempts.append(exchange.attempt)
-        exchange.requestRelay = makeRequestRelay(exchange)
+        restartRequestRelay(exchange)
         exchange.isRequestAbandoned = false
         exchange.isRequestBlocked = false
         // After a connection that had gone stale, the others in the pool may be just as stale.

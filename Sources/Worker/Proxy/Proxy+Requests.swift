@@ -48,7 +48,7 @@ extension Proxy {
                 guard takeRequest(connection) else { return }
                 continue
             }
-            switch connection.receive(&buffers) {
+            switch connection.receive(buffers) {
             case .bytes: continue
             case .wouldBlock: return
             case .endOfStream, .failed: return closeDownstream(connection)
@@ -64,7 +64,7 @@ extension Proxy {
         let skipped = RequestParser.leadingEmptyLines(input.readable)
         if skipped > 0 {
             input.consume(skipped)
-            connection.releaseEmptyInput(&buffers)
+            connection.releaseEmptyInput(buffers)
             return true
         }
         if input.readableBytes == 1, input.readable[0] == 0x0D { return waitForHead(connection) }
@@ -84,10 +84,10 @@ extension Proxy {
 
     /// - Returns: True when more bytes were there already.
     private func waitForHead(_ connection: DownstreamConnection) -> Bool {
-        switch connection.receive(&buffers) {
+        switch connection.receive(buffers) {
         case .bytes: return true
         case .wouldBlock:
-            connection.parkInput(&buffers)
+            connection.parkInput(buffers)
             if downstreamDeadlines.armed(connection.slot) != .requestHead {
                 downstreamDeadlines.arm(connection.slot, .requestHead, nowNs: nowNs)
             }
@@ -102,7 +102,7 @@ extension Proxy {
         let exchange = openExchange(connection)
         exchange.head = head
         let isSound = retainRequest(exchange, head, input)
-        connection.releaseEmptyInput(&buffers)
+        connection.releaseEmptyInput(buffers)
         tableOwner = exchange
         identify(exchange)
         let limits = configuration.limits
@@ -156,14 +156,14 @@ extension Proxy {
         exchange.retained = retained
         exchange.wholeBodyBytes = fits ? kept - head.headBytes : -1
         input.consume(kept)
-        exchange.requestRelay = makeRequestRelay(exchange)
+        restartRequestRelay(exchange)
         return presence != .malformed
     }
 
     /// How the request's body goes on: already done when it stands in `retained`.
-    func makeRequestRelay(_ exchange: Exchange) -> BodyRelay {
+    func restartRequestRelay(_ exchange: Exchange) {
         let framing = exchange.wholeBodyBytes >= 0 ? BodyFraming.none : exchange.head.framing
-        return BodyRelay(
+        exchange.requestRelay.restart(
             framing, writesChunks: framing == .chunked, bytesMax: configuration.limits.requestBodyBytesMax)
     }
 

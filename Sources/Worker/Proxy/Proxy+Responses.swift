@@ -54,9 +54,9 @@ extension Proxy {
             guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
             if let input = connection.input, !input.isEmpty, takeResponseHead(exchange, connection, input) { continue }
             guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
-            switch connection.receive(&buffers) {
+            switch connection.receive(buffers) {
             case .bytes: continue
-            case .wouldBlock: return connection.parkInput(&buffers)
+            case .wouldBlock: return connection.parkInput(buffers)
             case .endOfStream: return attemptFailed(exchange, .upstreamClosed, connectionEnded: true)
             case .failed: return attemptFailed(exchange, .upstreamReset, connectionEnded: true)
             }
@@ -99,11 +99,11 @@ extension Proxy {
             return false
         }
         if exchange.head.minorVersion >= 1 {
-            let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), &buffers)
+            let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
             HeadWriter.writeResponse(input.readable, head, table, HeadWriter.ResponseAdditions(), to: output)
         }
         input.consume(head.headBytes)
-        connection.releaseEmptyInput(&buffers)
+        connection.releaseEmptyInput(buffers)
         flushInterim(exchange)
         return exchange.upstream === connection
     }
@@ -117,11 +117,11 @@ extension Proxy {
         exchange.phase = .streaming
         exchange.statusSent = head.status
         let additions = responseAdditions(exchange, head)
-        let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), &buffers)
+        let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
         HeadWriter.writeResponse(input.readable, head, table, additions, to: output)
         input.consume(head.headBytes)
-        connection.releaseEmptyInput(&buffers)
-        exchange.responseRelay = BodyRelay(head.framing, writesChunks: additions.writesChunks)
+        connection.releaseEmptyInput(buffers)
+        exchange.responseRelay.restart(head.framing, writesChunks: additions.writesChunks)
         pumpResponse(exchange)
     }
 
@@ -160,7 +160,7 @@ extension Proxy {
         connection.exchange = nil
         connection.requestCount += 1
         // A read that filled its buffer exactly leaves open whether more is there: then it was too much.
-        if connection.isReadable, !connection.peerFinished { _ = connection.receive(&buffers) }
+        if connection.isReadable, !connection.peerFinished { _ = connection.receive(buffers) }
         let isClean = exchange.isRequestRead && !exchange.isRequestAbandoned && !connection.hasOutput
         if isClean, exchange.response.isPersistent, !connection.hasInput, !connection.peerFinished,
             !connection.isReadable, !isDraining

@@ -15,39 +15,38 @@ extension Proxy {
         exchange.phase = .tunnel
         exchange.statusSent = 101
         exchange.mustClose = true
-        let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), &buffers)
+        let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
         HeadWriter.writeResponse(
             input.readable, head, table, HeadWriter.ResponseAdditions(isUpgrade: true), to: output)
         input.consume(head.headBytes)
-        connection.releaseEmptyInput(&buffers)
-        exchange.requestRelay = BodyRelay(.untilClose, writesChunks: false)
-        exchange.responseRelay = BodyRelay(.untilClose, writesChunks: false)
+        connection.releaseEmptyInput(buffers)
+        exchange.requestRelay.restart(.untilClose, writesChunks: false)
+        exchange.responseRelay.restart(.untilClose, writesChunks: false)
         upstreamDeadlines.disarm(connection.slot)
         pumpTunnel(exchange)
     }
 
     func pumpTunnel(_ exchange: Exchange) {
         guard let client = exchange.downstream, let connection = exchange.upstream else { return }
-        let toClient = exchange.responseRelay.pump(from: connection, to: client, &buffers)
+        let toClient = exchange.responseRelay.pump(from: connection, to: client, buffers)
         if let error = Self.breach(toClient, source: .upstreamReset, sink: .clientClosed) {
             return finishTunnel(exchange, error: error)
         }
-        let toBackend = exchange.requestRelay.pump(from: client, to: connection, &buffers)
+        let toBackend = exchange.requestRelay.pump(from: client, to: connection, buffers)
         if let error = Self.breach(toBackend, source: .clientClosed, sink: .upstreamReset) {
             return finishTunnel(exchange, error: error)
         }
         if toClient == .finished, toBackend == .finished { return finishTunnel(exchange, error: nil) }
-        passEnd(toClient, to: client, &exchange.finishedClient)
-        passEnd(toBackend, to: connection, &exchange.finishedBackend)
+        if toClient == .finished, !exchange.finishedClient {
+            exchange.finishedClient = true
+            Socket.finishSending(client.descriptor)
+        }
+        if toBackend == .finished, !exchange.finishedBackend {
+            exchange.finishedBackend = true
+            Socket.finishSending(connection.descriptor)
+        }
         downstreamDeadlines.arm(client.slot, .tunnelIdle, nowNs: nowNs)
         if toClient == .yielded || toBackend == .yielded { deferUpstream(connection) }
-    }
-
-    /// Tells the sink, once, that nothing more comes.
-    private func passEnd(_ outcome: BodyRelay.Outcome, to sink: Connection, _ isPassed: inout Bool) {
-        guard outcome == .finished, !isPassed else { return }
-        isPassed = true
-        Socket.finishSending(sink.descriptor)
     }
 
     /// Whose fault it is that a direction broke; nil when it did not.

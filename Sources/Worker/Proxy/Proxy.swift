@@ -46,11 +46,11 @@ final class Proxy {
     let accessLog: AccessLogWriter?
 
     var nowNs: UInt64 = 0
-    var buffers = BufferPool()
-    var downstreams: SlotTable<DownstreamConnection>
-    var upstreams: SlotTable<UpstreamConnection>
-    var downstreamDeadlines: DeadlineLists<DownstreamDeadline>
-    var upstreamDeadlines: DeadlineLists<UpstreamDeadline>
+    let buffers = BufferPool()
+    let downstreams: SlotTable<DownstreamConnection>
+    let upstreams: SlotTable<UpstreamConnection>
+    let downstreamDeadlines: DeadlineLists<DownstreamDeadline>
+    let upstreamDeadlines: DeadlineLists<UpstreamDeadline>
     var deferred: [DeferredWork] = []
     /// The deferred work that is being done; its storage changes places with `deferred`.
     var running: [DeferredWork] = []
