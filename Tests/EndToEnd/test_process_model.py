@@ -12,7 +12,7 @@ import pytest
 from harness import message, processes
 from harness.backends import BackendConnection, hello, never_answer, serve
 from harness.balancer import Balancer
-from harness.collector import Collector, Gate
+from harness.collector import Collector, Gate, hang
 from harness.stage import Stage
 from harness.waiting import wait_until
 from harness.wire import PeerClosed
@@ -320,12 +320,28 @@ def test_exporter_killed_while_draining_loses_nothing(stage: Stage) -> None:
     backend.wait_for_requests(1)
     balancer.signal(signal.SIGTERM)
     assert client.is_silent_for(0.2)
-    os.kill(balancer.exporter_pid(), signal.SIGKILL)
+    dead = balancer.exporter_pid()
+    os.kill(dead, signal.SIGKILL)
+    balancer.wait_for_new_exporter(dead)
     answering.go.set()
     assert client.receive_response().body == b"finished"
     client.close()
     assert balancer.wait_for_exit() == 0
     assert len(collector.wait_for_trees(1)) == 1
+
+
+def test_exporter_killed_while_flushing_loses_nothing(stage: Stage) -> None:
+    """What it had not delivered is still in shared memory when it dies."""
+    collector = stage.collector(hang)
+    flags = ["--otel-batch-delay", NEVER, "--otel-batch-size", "100000"]
+    balancer = stage.balancer(stage.backend(), *flags, collector=collector, expects_deaths=True)
+    for number in range(3):
+        balancer.get(f"/{number}")
+    balancer.signal(signal.SIGTERM)
+    collector.wait_for_posts(1)
+    os.kill(balancer.exporter_pid(), signal.SIGKILL)
+    assert balancer.wait_for_exit() == 0
+    assert len(collector.wait_for_trees(3)) == 3
 
 
 def test_drain_closes_idle_connections(stage: Stage) -> None:

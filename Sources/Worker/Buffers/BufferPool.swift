@@ -21,16 +21,25 @@ final class BufferPool {
         }
     }
 
-    private var small: ContiguousArray<ByteBuffer> = []
-    private var medium: ContiguousArray<ByteBuffer> = []
-    private var large: ContiguousArray<ByteBuffer> = []
+    /// Free buffers of one size.
+    private struct Stack {
+        var free: ContiguousArray<ByteBuffer> = []
+
+        mutating func push(_ buffer: ByteBuffer, countMax: Int) {
+            if free.count < countMax { free.append(buffer) }
+        }
+    }
+
+    private var small = Stack()
+    private var medium = Stack()
+    private var large = Stack()
 
     /// An empty buffer.
     func take(_ size: Size) -> ByteBuffer {
         switch size {
-        case .small: small.popLast() ?? ByteBuffer(capacity: size.rawValue)
-        case .medium: medium.popLast() ?? ByteBuffer(capacity: size.rawValue)
-        case .large: large.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .small: small.free.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .medium: medium.free.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .large: large.free.popLast() ?? ByteBuffer(capacity: size.rawValue)
         case .huge: ByteBuffer(capacity: size.rawValue)
         }
     }
@@ -45,9 +54,9 @@ final class BufferPool {
     func give(_ buffer: ByteBuffer) {
         buffer.reset()
         switch buffer.capacity {
-        case Size.small.rawValue: if small.count < Size.small.freeMax { small.append(buffer) }
-        case Size.medium.rawValue: if medium.count < Size.medium.freeMax { medium.append(buffer) }
-        case Size.large.rawValue: if large.count < Size.large.freeMax { large.append(buffer) }
+        case Size.small.rawValue: small.push(buffer, countMax: Size.small.freeMax)
+        case Size.medium.rawValue: medium.push(buffer, countMax: Size.medium.freeMax)
+        case Size.large.rawValue: large.push(buffer, countMax: Size.large.freeMax)
         default: break
         }
     }

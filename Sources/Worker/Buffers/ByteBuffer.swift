@@ -82,7 +82,7 @@ final class ByteBuffer {
         writeIndex += count
     }
 
-    func append(_ text: String) {
+    func append(string text: String) {
         append(text.utf8.span)
     }
 

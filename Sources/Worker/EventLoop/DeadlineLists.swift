@@ -5,7 +5,7 @@
 ///
 ///     kind 0:  head ─► slot 7 ─► slot 2 ─► slot 9 ─► tail        (same duration, armed in this order)
 ///     kind 1:  head ─► slot 4 ─► tail
-final class DeadlineLists<Kind: RawRepresentable & CaseIterable> where Kind.RawValue == UInt8 {
+struct DeadlineLists<Kind: RawRepresentable & CaseIterable & Sendable>: Sendable where Kind.RawValue == UInt8 {
     private struct Node: Sendable {
         var previous: Int32 = -1
         var next: Int32 = -1
@@ -27,7 +27,7 @@ final class DeadlineLists<Kind: RawRepresentable & CaseIterable> where Kind.RawV
     }
 
     /// Starts the deadline of `slot`, in place of the one that ran.
-    func arm(_ slot: Int, _ kind: Kind, nowNs: UInt64) {
+    mutating func arm(_ slot: Int, _ kind: Kind, nowNs: UInt64) {
         while nodes.count <= slot { nodes.append(Node()) }
         unlink(slot)
         let list = Int(kind.rawValue)
@@ -39,7 +39,7 @@ final class DeadlineLists<Kind: RawRepresentable & CaseIterable> where Kind.RawV
     }
 
     /// Stops the deadline of `slot`, if one runs.
-    func disarm(_ slot: Int) {
+    mutating func disarm(_ slot: Int) {
         guard slot < nodes.count else { return }
         unlink(slot)
     }
@@ -59,7 +59,7 @@ final class DeadlineLists<Kind: RawRepresentable & CaseIterable> where Kind.RawV
     }
 
     /// Takes one deadline that is due out of its list.
-    func popExpired(nowNs: UInt64) -> (slot: Int, kind: Kind)? {
+    mutating func popExpired(nowNs: UInt64) -> (slot: Int, kind: Kind)? {
         for head in heads where head >= 0 && nodes[Int(head)].deadlineNs <= nowNs {
             guard let kind = Kind(rawValue: nodes[Int(head)].kind) else { continue }
             unlink(Int(head))
@@ -68,7 +68,7 @@ final class DeadlineLists<Kind: RawRepresentable & CaseIterable> where Kind.RawV
         return nil
     }
 
-    private func unlink(_ slot: Int) {
+    private mutating func unlink(_ slot: Int) {
         let node = nodes[slot]
         guard node.kind != 0xFF else { return }
         let list = Int(node.kind)

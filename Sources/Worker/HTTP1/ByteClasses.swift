@@ -45,12 +45,68 @@ extension Span<UInt8> {
         return true
     }
 
-    /// Equality where ASCII letters match in either case. `text` must be in lower case.
+    /// Equality where ASCII letters match in either case. `text` must be lower-case letters, digits and "-".
+    /// Long texts are compared eight bytes at a time, the last eight overlapping. Setting the bit that tells
+    /// the cases apart can make only control bytes look like "-" or a digit; those are looked for.
     @inline(__always)
     func matchesIgnoringCase(_ text: StaticString) -> Bool {
         guard count == text.utf8CodeUnitCount else { return false }
-        for index in 0..<count where unsafe lowercased(self[index]) != text.utf8Start[index] { return false }
-        return true
+        guard count >= 8 else {
+            for index in 0..<count where unsafe lowercased(self[index]) != text.utf8Start[index] { return false }
+            return true
+        }
+        var index = 0
+        while true {
+            let word = word(at: index)
+            let wanted = unsafe UnsafeRawPointer(text.utf8Start).loadUnaligned(fromByteOffset: index, as: UInt64.self)
+            guard word | 0x2020_2020_2020_2020 == wanted, !Self.hasControl(word) else { return false }
+            if index == count - 8 { return true }
+            index = Swift.min(index + 8, count - 8)
+        }
+    }
+
+    /// The eight bytes at `index`, in memory order.
+    @inline(__always)
+    func word(at index: Int) -> UInt64 {
+        unsafe bytes.unsafeLoadUnaligned(fromByteOffset: index, as: UInt64.self)
+    }
+
+    /// Whether the eight bytes at `index` are those of `text`.
+    @inline(__always)
+    func hasWord(_ text: StaticString, at index: Int) -> Bool {
+        precondition(text.utf8CodeUnitCount == 8)
+        guard index + 8 <= count else { return false }
+        return unsafe word(at: index) == UnsafeRawPointer(text.utf8Start).loadUnaligned(as: UInt64.self)
+    }
+
+    /// Whether any of eight ASCII bytes is below 0x20.
+    @inline(__always)
+    private static func hasControl(_ word: UInt64) -> Bool {
+        (word &- 0x2020_2020_2020_2020) & ~word & 0x8080_8080_8080_8080 != 0
+    }
+
+    /// The first byte at or after `start` that may not stand in a token; `count` when there is none. Letters
+    /// and "-", which field names are made of, go eight at a time.
+    @inline(__always)
+    func endOfToken(from start: Int) -> Int {
+        var index = start
+        while index + 8 <= count {
+            let word = UInt64(littleEndian: word(at: index))
+            let ascii = word & 0x7F7F_7F7F_7F7F_7F7F
+            let lower = ascii | 0x2020_2020_2020_2020
+            let letters = (lower &+ 0x1F1F_1F1F_1F1F_1F1F) & ~(lower &+ 0x0505_0505_0505_0505)
+            let dashes = ~((ascii ^ 0x2D2D_2D2D_2D2D_2D2D) &+ 0x7F7F_7F7F_7F7F_7F7F)
+            let others = (~(letters | dashes) | word) & 0x8080_8080_8080_8080
+            guard others != 0 else {
+                index += 8
+                continue
+            }
+            index += others.trailingZeroBitCount / 8
+            guard isTokenByte(self[index]) else { return index }
+            index += 1
+        }
+        while index < count, isTokenByte(self[index]) { index += 1 }
+        return index
     }
 
     /// Equality of two texts where ASCII letters match in either case.

@@ -46,8 +46,7 @@ enum FieldSection {
 
     @inline(__always)
     private static func parseLine(_ bytes: Span<UInt8>, at start: Int) -> LineOutcome {
-        var index = start
-        while index < bytes.count, isTokenByte(bytes[index]) { index += 1 }
+        var index = bytes.endOfToken(from: start)
         guard index < bytes.count else { return .incomplete }
         guard bytes[index] == UInt8(ascii: ":"), index > start, index - start <= Int(UInt16.max) else {
             return .malformed

@@ -73,7 +73,7 @@ enum HeadWriter {
             output.append("\r\n")
         } else if !table.contains(.host) {
             output.append("Host: ")
-            output.append(additions.fallbackHost)
+            output.append(string: additions.fallbackHost)
             output.append("\r\n")
         }
     }

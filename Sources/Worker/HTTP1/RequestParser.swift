@@ -121,6 +121,12 @@ struct RequestParser {
 
     /// `HTTP/1.x` CRLF. A minor version above 1 is spoken to as 1.1 (RFC 9110 §6.2).
     private func parseVersion(_ bytes: Span<UInt8>, at start: Int, into head: inout RequestHead) -> LineOutcome {
+        if bytes.hasWord("HTTP/1.1", at: start), bytes.count - start >= 10, bytes[start + 8] == 0x0D,
+            bytes[start + 9] == 0x0A
+        {
+            head.fieldsStart = start + 10
+            return .done
+        }
         let available = min(bytes.count - start, 10)
         for offset in 0..<available {
             let byte = bytes[start + offset]

@@ -49,8 +49,8 @@ final class Proxy {
     let buffers = BufferPool()
     let downstreams: SlotTable<DownstreamConnection>
     let upstreams: SlotTable<UpstreamConnection>
-    let downstreamDeadlines: DeadlineLists<DownstreamDeadline>
-    let upstreamDeadlines: DeadlineLists<UpstreamDeadline>
+    var downstreamDeadlines: DeadlineLists<DownstreamDeadline>
+    var upstreamDeadlines: DeadlineLists<UpstreamDeadline>
     var deferred: [DeferredWork] = []
     /// The deferred work that is being done; its storage changes places with `deferred`.
     var running: [DeferredWork] = []

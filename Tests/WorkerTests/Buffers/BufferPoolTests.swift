@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct BufferPoolTests {
     @Test func aBufferThatCameBackIsGivenOutNext() {
-        var pool = BufferPool()
+        let pool = BufferPool()
         for size in [BufferPool.Size.small, .medium, .large] {
             let first = pool.take(size)
             let second = pool.take(size)
@@ -16,7 +16,7 @@ import Testing
     }
 
     @Test func aBufferComesBackEmpty() {
-        var pool = BufferPool()
+        let pool = BufferPool()
         let buffer = pool.take(.small)
         buffer.append("secret of the last connection")
         pool.give(buffer)
@@ -25,7 +25,7 @@ import Testing
     }
 
     @Test func twoTakersNeverShareABuffer() {
-        var pool = BufferPool()
+        let pool = BufferPool()
         let buffers = (0..<50).map { _ in pool.take(.medium) }
         #expect(Set(buffers.map(ObjectIdentifier.init)).count == 50)
     }
@@ -35,13 +35,13 @@ import Testing
         (1_048_577, 1_048_577),
     ])
     func theSmallestSizeThatHoldsIsTaken(bytes: Int, capacity: Int) {
-        var pool = BufferPool()
+        let pool = BufferPool()
         #expect(pool.take(holding: bytes).capacity == capacity)
     }
 
     @Test(arguments: BufferPool.Size.allCases)
     func onlySoManyFreeBuffersAreKept(size: BufferPool.Size) {
-        var pool = BufferPool()
+        let pool = BufferPool()
         let given = (0..<(size.freeMax + 5)).map { _ in ByteBuffer(capacity: size.rawValue) }
         for buffer in given { pool.give(buffer) }
         let known = Set(given.map(ObjectIdentifier.init))
@@ -50,7 +50,7 @@ import Testing
     }
 
     @Test func aBufferOfNoPoolSizeIsNotKept() {
-        var pool = BufferPool()
+        let pool = BufferPool()
         let odd = ByteBuffer(capacity: 5000)
         pool.give(odd)
         for size in BufferPool.Size.allCases { #expect(pool.take(size) !== odd) }

@@ -10,11 +10,11 @@ import Testing
         used.head.method = .post
         used.retained = ByteBuffer(capacity: 4)
         used.wholeBodyBytes = 9
-        used.requestRelay = BodyRelay(.chunked, writesChunks: true)
+        used.wholeDataBytes = 5
+        used.interimCount = 1
         used.isRequestAbandoned = true
         used.isRequestBlocked = true
         used.response.status = 200
-        used.responseRelay = BodyRelay(.untilClose, writesChunks: true)
         used.isResponseBlocked = true
         used.mustClose = true
         used.statusSent = 200
@@ -22,7 +22,8 @@ import Testing
         used.attempt.endpoint = 1
         used.pastAttempts = [AttemptRecord()]
         used.attemptCount = 2
-        used.unreachable = [1]
+        used.connectFailures = [1]
+        (used.finishedClient, used.finishedBackend) = (true, true)
         used.retryDenied = (.connectFailed, .attemptsExhausted, 7)
         (used.startedNs, used.startedUnixNs, used.streamingStartNs, used.endedNs) = (1, 2, 3, 4)
         used.error = .clientClosed
@@ -47,16 +48,18 @@ import Testing
         #expect(exchange.requestBodyBytes == 7)
         exchange.head.framing = .chunked
         #expect(exchange.requestBodyBytes == 0)
+        (exchange.wholeBodyBytes, exchange.wholeDataBytes) = (20, 9)
+        #expect(exchange.requestBodyBytes == 9, "framing is no content")
     }
 
     @Test func aWholeBodyOrAnEndedRelayIsAReadRequest() {
         let exchange = Exchange()
-        exchange.requestRelay = BodyRelay(.length(3), writesChunks: false)
+        exchange.requestRelay.restart(.length(3), writesChunks: false)
         #expect(!exchange.isRequestRead)
         exchange.wholeBodyBytes = 3
         #expect(exchange.isRequestRead)
         exchange.wholeBodyBytes = -1
-        exchange.requestRelay = BodyRelay(.none, writesChunks: false)
+        exchange.requestRelay.restart(.none, writesChunks: false)
         #expect(exchange.isRequestRead)
     }
 }

@@ -53,11 +53,11 @@ import Testing
 
     @Test func finishingEndsOneDirectionOnly() throws {
         let peer = ScriptedPeer()
-        var buffers = BufferPool()
+        let buffers = BufferPool()
         Socket.finishSending(peer.connection.descriptor)
         peer.send("still heard")
         peer.deliverEvents()
-        #expect(peer.connection.receive(&buffers) == .bytes(11))
+        #expect(peer.connection.receive(buffers) == .bytes(11))
     }
 
     private static func descriptor(_ outcome: Socket.ConnectOutcome) -> Int32? {

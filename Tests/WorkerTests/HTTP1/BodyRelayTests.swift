@@ -6,7 +6,7 @@ import Testing
 final class RelayStage {
     let source = ScriptedPeer()
     let sink: ScriptedPeer
-    var buffers = BufferPool()
+    let buffers = BufferPool()
     var relay: BodyRelay
 
     /// - Parameters:
@@ -16,14 +16,14 @@ final class RelayStage {
         self.relay = relay
         sink = ScriptedPeer(roomBytes: roomBytes)
         sink.deliverEvents()
-        if !head.isEmpty { sink.connection.outputBuffer(room: head.utf8.count, &buffers).append(head) }
+        if !head.isEmpty { sink.connection.outputBuffer(room: head.utf8.count, buffers).append(head) }
     }
 
     /// Hears of events, then moves what can be moved.
     func pump() -> BodyRelay.Outcome {
         source.deliverEvents()
         sink.deliverEvents()
-        return relay.pump(from: source.connection, to: sink.connection, &buffers)
+        return relay.pump(from: source.connection, to: sink.connection, buffers)
     }
 
     /// The largest buffer in use.
@@ -143,7 +143,7 @@ final class RelayStage {
     func aSourceThatIsResetFails(framing: BodyFraming) {
         let stage = stage(framing, chunks: true)
         stage.source.connection.output = ByteBuffer.holding("unread by the source")
-        _ = stage.source.connection.flush(&stage.buffers)
+        _ = stage.source.connection.flush(stage.buffers)
         stage.source.close()
         guard case .sourceFailed = stage.pump() else { return #expect(Bool(false), "no failure") }
         #expect(!stage.sink.receivedText.hasSuffix("0\r\n\r\n"))
@@ -228,10 +228,10 @@ final class RelayStage {
         func presence(_ text: String, _ framing: BodyFraming) -> BodyRelay.Presence {
             BodyRelay.presence(Array(text.utf8).span, framing)
         }
-        #expect(presence("abcdeGET", .length(5)) == .whole(5))
+        #expect(presence("abcdeGET", .length(5)) == .whole(bytes: 5, data: 5))
         #expect(presence("abcd", .length(5)) == .partial)
-        #expect(presence("", .none) == .whole(0))
-        #expect(presence("1\r\nx\r\n0\r\n\r\nGET", .chunked) == .whole(11))
+        #expect(presence("", .none) == .whole(bytes: 0, data: 0))
+        #expect(presence("1\r\nx\r\n0\r\n\r\nGET", .chunked) == .whole(bytes: 11, data: 1))
         #expect(presence("1\r\nx\r\n0\r\n", .chunked) == .partial)
         #expect(presence("1\r\nxx\r\n", .chunked) == .malformed)
         #expect(presence("anything", .untilClose) == .partial)
@@ -276,7 +276,7 @@ extension RelayStage {
     /// What of the source's bytes nobody has used.
     fileprivate var leftBytes: [UInt8] {
         source.deliverEvents()
-        while case .bytes = source.connection.receive(&buffers) {}
+        while case .bytes = source.connection.receive(buffers) {}
         return source.connection.input?.bytes ?? []
     }
 }

@@ -28,7 +28,7 @@ import Testing
 
     /// The head that goes to the client for the response of these lines.
     private func response(
-        _ lines: String..., to method: Method = .get, _ additions: HeadWriter.ResponseAdditions = .init()
+        _ lines: String..., to method: Method = .get, with additions: HeadWriter.ResponseAdditions = .init()
     ) throws -> String {
         let bytes = Array(Self.head(lines).utf8)
         var table = FieldTable()
@@ -257,7 +257,7 @@ import Testing
     }
 
     @Test func anOldBackendIsAnsweredForInOurVersion() throws {
-        let text = try response("HTTP/1.0 200 OK", "Content-Length: 0", .init(keepsAlive: true))
+        let text = try response("HTTP/1.0 200 OK", "Content-Length: 0", with: .init(keepsAlive: true))
         #expect(text == Self.head(["HTTP/1.1 200 OK", "Content-Length: 0", "Connection: keep-alive"]))
     }
 
@@ -268,13 +268,13 @@ import Testing
 
     @Test func chunksAreAnnounced() throws {
         let text = try response(
-            "HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum", .init(writesChunks: true))
+            "HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum", with: .init(writesChunks: true))
         #expect(text == Self.head(["HTTP/1.1 200 OK", "Trailer: X-Sum", "Transfer-Encoding: chunked"]))
     }
 
     @Test func aClientWithoutChunksHearsNothingOfThem() throws {
         let text = try response(
-            "HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum", .init(closes: true))
+            "HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum", with: .init(closes: true))
         #expect(text == Self.head(["HTTP/1.1 200 OK", "Connection: close"]))
     }
 
@@ -293,7 +293,7 @@ import Testing
     @Test func switchingProtocolsNamesTheProtocol() throws {
         let text = try response(
             "HTTP/1.1 101 Switching Protocols", "Connection: upgrade", "Upgrade: websocket", "Content-Length: 0",
-            .init(isUpgrade: true))
+            with: .init(isUpgrade: true))
         #expect(
             text == Self.head(["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]))
     }

@@ -204,7 +204,14 @@ import Testing
         let tight = RequestParser.Limits(headBytesMax: head.utf8.count - 1)
         #expect(RequestReading(head, limits: tight).refusal == .headTooLarge)
         #expect(RequestReading("GET / HTTP/1.1\r\nX: \(String(repeating: "a", count: 99))", limits: tight).refusal == .headTooLarge)
-        #expect(RequestReading(String(repeating: "M", count: 99), limits: tight).refusal == .headTooLarge)
+    }
+
+    @Test func theMethodMayBeAsLongAsTheLimit() {
+        let most = String(repeating: "M", count: RequestParser.methodBytesMax)
+        #expect(RequestReading("\(most) / HTTP/1.1\r\nHost: h\r\n\r\n").head?.methodText == 0..<most.utf8.count)
+        #expect(RequestReading("\(most)").outcome == .incomplete)
+        #expect(RequestReading("\(most)M").refusal == .malformed)
+        #expect(RequestReading("\(most)M / HTTP/1.1\r\nHost: h\r\n\r\n").refusal == .malformed)
     }
 
     @Test func fieldsUpToTheLimitPass() {

@@ -91,8 +91,7 @@ extension String {
     private func retained(_ text: String) -> (method: String, target: String, url: String) {
         let bytes = Array(text.utf8)
         let buffer = ByteBuffer(capacity: BufferPool.Size.medium.rawValue)
-        var head = RequestHead()
-        RefusedRequest.retain(bytes.span, into: buffer, &head)
+        let head = RefusedRequest.retain(bytes.span, into: buffer)
         let kept = buffer.bytes
         let url = ByteBuffer(capacity: 65536)
         RequestURL.write(kept.span, head, to: url)
