@@ -44,7 +44,7 @@ public struct WorkerConfiguration: Sendable {
         /// 0: unlimited.
         public var requestBodyBytesMax = 0
         /// Client connections of one worker.
-        public var connectionsMax = 16 * 1024
+        public var connectionsMax = 8 * 1024
         /// Requests on one client connection, 0: unlimited.
         public var requestsPerConnectionMax = 0
 

@@ -14,7 +14,7 @@ from harness.backends import BackendConnection, hello, never_answer, serve
 from harness.balancer import Balancer
 from harness.collector import Collector, Gate, hang
 from harness.stage import Stage
-from harness.waiting import wait_until
+from harness.waiting import PATIENCE_S, poll, wait_until
 from harness.wire import PeerClosed
 
 NEVER = "60"
@@ -137,8 +137,11 @@ def test_spans_of_finished_requests_survive_a_kill_under_load(stage: Stage) -> N
     load.wait_for_more(100)
     load.close()
     balancer.close()
-    missing = set(load.succeeded) - _delivered_targets(collector)
-    assert len(missing) <= Load.CLIENTS, f"lost {missing} of {len(load.succeeded)}"
+
+    def missing() -> set[str]:
+        return set(load.succeeded) - _delivered_targets(collector)
+
+    assert poll(lambda: len(missing()) <= Load.CLIENTS, PATIENCE_S), f"lost {missing()} of {len(load.succeeded)}"
 
 
 def test_new_worker_traces_too(stage: Stage) -> None:

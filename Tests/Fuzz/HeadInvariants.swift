@@ -61,10 +61,12 @@ enum HeadInvariants {
         require(codings.count <= 1 && lengths.count <= 1, "never one way twice")
         require(isChunked == !codings.isEmpty, "a transfer coding means chunked, and nothing else does")
         for coding in codings {
-            require(String(decoding: coding.value, as: UTF8.self).lowercased() == "chunked", "the coding is chunked alone")
+            require(
+                String(decoding: coding.value, as: UTF8.self).lowercased() == "chunked", "the coding is chunked alone")
         }
         let said = lengths.first.map { Int(String(decoding: $0.value, as: UTF8.self)) }
-        require(lengths.isEmpty || lengths[0].value.allSatisfy { (0x30...0x39).contains($0) }, "a length has only digits")
+        require(
+            lengths.isEmpty || lengths[0].value.allSatisfy { (0x30...0x39).contains($0) }, "a length has only digits")
         require((said ?? nil) == lengthBytes, "the length is what the field says")
     }
 }

@@ -40,7 +40,8 @@ private func checkRequestLine(_ bytes: [UInt8], _ head: RequestHead) {
     for range in [head.path, head.authority] {
         require(range.lowerBound >= 0 && range.upperBound <= head.headBytes, "ranges lie inside the head")
     }
-    require(!bytes[head.authority].contains { [0x20, 0x2C, 0x2F, 0x40, 0x23, 0x3F, 0x5C].contains($0) }, "one plain host")
+    require(
+        !bytes[head.authority].contains { [0x20, 0x2C, 0x2F, 0x40, 0x23, 0x3F, 0x5C].contains($0) }, "one plain host")
 }
 
 private func checkMeaning(_ bytes: [UInt8], _ head: RequestHead, _ fields: [PlainField]) {
@@ -59,7 +60,9 @@ private func checkMeaning(_ bytes: [UInt8], _ head: RequestHead, _ fields: [Plai
     case .untilClose: fatalError("a request never lasts until the connection closes")
     }
     if head.wantsUpgrade {
-        let upgrades = fields.filter { $0.name == "upgrade" }.map { String(decoding: $0.value, as: UTF8.self).lowercased() }
+        let upgrades = fields.filter { $0.name == "upgrade" }.map {
+            String(decoding: $0.value, as: UTF8.self).lowercased()
+        }
         require(upgrades.count == 1, "one Upgrade field")
         let names = upgrades[0].split(separator: ",").map { $0.split(separator: "/").first ?? "" }
         require(!names.contains { $0.filter { $0 != " " && $0 != "\t" } == "h2c" }, "never cleartext HTTP/2")

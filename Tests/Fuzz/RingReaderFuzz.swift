@@ -19,7 +19,9 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 
 private enum DamagedRing {
     /// One segment for all runs; a run begins by clearing it. The fuzzer has one thread.
     @safe nonisolated(unsafe) static let segment: SpanSegment = {
-        do { return try SpanSegment(ringCount: 1, ringBytesMin: 0, generation: 1, masterPID: 1) } catch { fatalError("\(error)") }
+        do { return try SpanSegment(ringCount: 1, ringBytesMin: 0, generation: 1, masterPID: 1) } catch {
+            fatalError("\(error)")
+        }
     }()
 
     static func fill(_ bytes: [UInt8]) {
@@ -53,7 +55,9 @@ private func readEverything() {
     var bytesRead = 0
     var last: SegmentConsumer.Position?
     while let (record, end) = consumer.next(slot: 0, { unsafe $0.withUnsafeBytes { unsafe Array($0) } }) {
-        require(record.count >= 8 && record.count % 8 == 0 && record.count <= Int(LB_RECORD_BYTES_MAX), "a record's size can be")
+        require(
+            record.count >= 8 && record.count % 8 == 0 && record.count <= Int(LB_RECORD_BYTES_MAX),
+            "a record's size can be")
         bytesRead += record.count
         readTree(record)
         last = end

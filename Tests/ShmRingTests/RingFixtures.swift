@@ -122,10 +122,12 @@ func onThread(_ body: @escaping () -> Void) -> () -> Void {
     var thread = pthread_t()
     // Retained here, released by the thread.
     let work = unsafe Unmanaged.passRetained(Work(body)).toOpaque()
-    let result = unsafe pthread_create(&thread, nil, { raw in
-        unsafe Unmanaged<Work>.fromOpaque(raw!).takeRetainedValue().body()
-        return nil
-    }, work)
+    let result = unsafe pthread_create(
+        &thread, nil,
+        { raw in
+            unsafe Unmanaged<Work>.fromOpaque(raw!).takeRetainedValue().body()
+            return nil
+        }, work)
     precondition(result == 0, "pthread_create: \(Errno(result))")
     return { pthread_join(thread, nil) }
 }

@@ -82,12 +82,16 @@ import Testing
 
     /// Where the damage is, the bytes of it, and how many spans are still given.
     private static let damages: [(Int, [UInt8], Int)] = [
-        (At.spanCount, [3], 2), (At.spanCount, [0xFF, 0xFF], 2), (At.rootBody, [0xFF], 0), (At.rootBody, [0xFF, 0xFF, 0xFF, 0xFF], 0),
-        (At.rootBody, [4], 0), (At.rootEnd, [0], 0), (At.rootParent, [0], 0), (At.rootParent, [1], 0), (At.childParent, [1], 1),
+        (At.spanCount, [3], 2), (At.spanCount, [0xFF, 0xFF], 2), (At.rootBody, [0xFF], 0),
+        (At.rootBody, [0xFF, 0xFF, 0xFF, 0xFF], 0),
+        (At.rootBody, [4], 0), (At.rootEnd, [0], 0), (At.rootParent, [0], 0), (At.rootParent, [1], 0),
+        (At.childParent, [1], 1),
         (At.childParent, [0xFF], 1), (At.childParent, [0xFE], 1), (At.rootAttributes, [200], 1),
-        (At.rootEvents, [2], 1), (At.rootEvents, [0xFF, 0xFF], 1), (At.string + 2, [0], 1), (At.string + 2, [6], 1),
+        (At.rootEvents, [2], 1), (At.rootEvents, [0xFF, 0xFF], 1), (At.string + 2, [0], 1),
+        (At.string + 2, [6], 1),
         (At.string + 4, [0xFF], 1), (At.string + 4, [0xFF, 0xFF, 0xFF, 0xFF], 1), (At.strings + 4, [0xF0], 1),
-        (At.eventBody, [16], 1), (At.eventBody, [4], 1), (At.eventBody, [0xFF, 0xFF, 0xFF, 0xFF], 1), (At.eventAttributes, [2], 1),
+        (At.eventBody, [16], 1), (At.eventBody, [4], 1), (At.eventBody, [0xFF, 0xFF, 0xFF, 0xFF], 1),
+        (At.eventAttributes, [2], 1),
     ]
 
     @Test(arguments: damages)

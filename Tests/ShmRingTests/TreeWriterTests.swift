@@ -56,7 +56,8 @@ import Testing
             let root = $0.beginSpan(
                 .proxyRequest, kind: .server, id: 5, parent: nil, startOffsetNs: 1, endOffsetNs: 100, status: .error)
             let child = $0.beginSpan(
-                .backendConnection, kind: .internal, id: 6, parent: root, startOffsetNs: 2, endOffsetNs: 50, status: .ok)
+                .backendConnection, kind: .internal, id: 6, parent: root, startOffsetNs: 2, endOffsetNs: 50, status: .ok
+            )
             $0.beginSpan(.tcpConnect, kind: .client, id: 7, parent: child, startOffsetNs: 3, endOffsetNs: 3)
         }
         #expect(
@@ -137,7 +138,10 @@ import Testing
         #expect(tree?.spans[0].attributes.map(\.value) == [.int(1)])
         #expect(tree?.spans[0].events.map(\.name) == [1, 2, 3])
         #expect(tree?.spans[0].events.map(\.offsetNs) == [4, 5, 6])
-        #expect(tree?.spans[0].events.map { $0.attributes.map(\.value) } == [[.text("connect_failed"), .int(2)], [], [.int(3)]])
+        #expect(
+            tree?.spans[0].events.map { $0.attributes.map(\.value) } == [
+                [.text("connect_failed"), .int(2)], [], [.int(3)],
+            ])
         #expect(tree?.spans[1].attributes.map(\.value) == [.int(4)])
         #expect(tree?.spans[1].events == [])
     }

@@ -96,7 +96,7 @@ struct Supervisor: ~Copyable {
         poller.ignore(child.endDescriptor)
         children[serial] = nil
         logEnd(of: child, end)
-        perform(state.childEnded(child.slot, nowNs: Clock.monotonicNs()))
+        perform(state.childEnded(child.slot, wasDone: end == .exited(status: 0), nowNs: Clock.monotonicNs()))
     }
 
     private func logEnd(of child: ChildProcess, _ end: ChildEnd) {

@@ -52,6 +52,9 @@ struct SupervisorState {
             }
         }
 
+        /// Alive, or about to be.
+        var isExpected: Bool { self != .absent }
+
         var isReady: Bool {
             if case .ready = self { true } else { false }
         }
@@ -112,10 +115,11 @@ struct SupervisorState {
     }
 
     /// A child has ended and was reaped, or could not be started at all.
-    mutating func childEnded(_ slot: ChildSlot, nowNs: UInt64) -> [Action] {
+    /// - Parameter wasDone: It ended by itself with status 0: while the exporter is to finish, it has.
+    mutating func childEnded(_ slot: ChildSlot, wasDone: Bool = false, nowNs: UInt64) -> [Action] {
         let index = index(of: slot)
         let delayNs = children[index].backoff.childDied(healthNs: children[index].healthNs(nowNs: nowNs))
-        children[index].state = canRestart(slot) ? .waiting(untilNs: nowNs + delayNs) : .absent
+        children[index].state = canRestart(slot, wasDone: wasDone) ? .waiting(untilNs: nowNs + delayNs) : .absent
         return timePassed(nowNs: nowNs)
     }
 
@@ -144,16 +148,21 @@ struct SupervisorState {
         }
     }
 
-    private func canRestart(_ slot: ChildSlot) -> Bool {
+    private func canRestart(_ slot: ChildSlot, wasDone: Bool) -> Bool {
         switch phase {
         case .serving: true
         case .drainingWorkers: slot == .exporter
-        case .flushing, .ending, .ended: false
+        // What it had not delivered is still in the segment.
+        case .flushing: slot == .exporter && !wasDone
+        case .ending, .ended: false
         }
     }
 
     private mutating func restartDue(nowNs: UInt64) -> [Action] {
-        children.indices.filter { children[$0].isDue(nowNs: nowNs) }.map { spawn(at: $0) }
+        let due = children.indices.filter { children[$0].isDue(nowNs: nowNs) }
+        let spawns = due.map { spawn(at: $0) }
+        if case .flushing = phase, !spawns.isEmpty { return spawns + [.drain(.exporter)] }
+        return spawns
     }
 
     private mutating func enforceDeadline(nowNs: UInt64) -> [Action] {
@@ -173,7 +182,7 @@ struct SupervisorState {
         switch phase {
         case .serving, .ended: return []
         case .drainingWorkers: return workers.contains(where: \.state.isAlive) ? [] : beginFlush(nowNs: nowNs)
-        case .flushing: return children.contains(where: \.state.isAlive) ? [] : finish(status: 0)
+        case .flushing: return children.contains(where: \.state.isExpected) ? [] : finish(status: 0)
         case .ending(_, let status): return children.contains(where: \.state.isAlive) ? [] : finish(status: status)
         }
     }

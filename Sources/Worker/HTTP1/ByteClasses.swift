@@ -36,6 +36,15 @@ func lowercased(_ byte: UInt8) -> UInt8 {
     byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
 }
 
+extension StaticString {
+    /// A byte of a text that is known to be that long.
+    @inline(__always)
+    func byte(at index: Int) -> UInt8 {
+        precondition(index >= 0 && index < utf8CodeUnitCount)
+        return unsafe utf8Start[index]
+    }
+}
+
 extension Span<UInt8> {
     /// Byte-wise equality.
     @inline(__always)

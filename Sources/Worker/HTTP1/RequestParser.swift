@@ -132,7 +132,7 @@ struct RequestParser {
             let byte = bytes[start + offset]
             let isRight =
                 switch offset {
-                case 0...4: unsafe byte == ("HTTP/" as StaticString).utf8Start[offset]
+                case 0...4: byte == ("HTTP/" as StaticString).byte(at: offset)
                 case 5, 7: isDigit(byte)
                 case 6: byte == UInt8(ascii: ".")
                 case 8: byte == 0x0D

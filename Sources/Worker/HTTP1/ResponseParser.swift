@@ -70,7 +70,7 @@ struct ResponseParser {
             let byte = bytes[offset]
             let isRight =
                 switch offset {
-                case 0...6: unsafe byte == ("HTTP/1." as StaticString).utf8Start[offset]
+                case 0...6: byte == ("HTTP/1." as StaticString).byte(at: offset)
                 case 8: byte == 0x20
                 case 9: byte >= UInt8(ascii: "1") && byte <= UInt8(ascii: "9")
                 default: isDigit(byte)

@@ -6,7 +6,8 @@ import Testing
 
 @Suite struct SocketAddressTests {
     @Test(arguments: [
-        ("127.0.0.1", 80, "127.0.0.1:80"), ("255.255.255.255", 65535, "255.255.255.255:65535"), ("::1", 8080, "[::1]:8080"),
+        ("127.0.0.1", 80, "127.0.0.1:80"), ("255.255.255.255", 65535, "255.255.255.255:65535"),
+        ("::1", 8080, "[::1]:8080"),
         ("2001:DB8:0:0::1", 0, "[2001:db8::1]:0"), ("::ffff:192.0.2.1", 9, "192.0.2.1:9"), ("::", 1, "[::]:1"),
     ])
     func anIPAddressHasOneText(ip: String, port: UInt16, text: String) {
@@ -16,7 +17,10 @@ import Testing
         #expect(address?.family == (ip.contains(":") ? AF_INET6 : AF_INET))
     }
 
-    @Test(arguments: ["", "localhost", "127.0.0.1:80", "[::1]", "256.0.0.1", "1.2.3", "127.0.0.01x", "::1%lo", "1::2::3", "0x7f.1"])
+    @Test(arguments: [
+        "", "localhost", "127.0.0.1:80", "[::1]", "256.0.0.1", "1.2.3", "127.0.0.01x", "::1%lo", "1::2::3",
+        "0x7f.1",
+    ])
     func anythingElseIsNoIPAddress(ip: String) {
         #expect(SocketAddress(ip: ip, port: 80) == nil)
     }

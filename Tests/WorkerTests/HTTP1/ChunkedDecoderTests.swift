@@ -4,8 +4,10 @@ import Testing
 
 @Suite struct ChunkedDecoderTests {
     @Test(arguments: [
-        ("5\r\nhello\r\n0\r\n\r\n", "hello"), ("0\r\n\r\n", ""), ("000\r\n\r\n", ""), ("1\r\na\r\n02\r\nbc\r\n0\r\n\r\n", "abc"),
-        ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789"), ("a;x=\"y z\"\r\n0123456789\r\n0;last\r\n\r\n", "0123456789"),
+        ("5\r\nhello\r\n0\r\n\r\n", "hello"), ("0\r\n\r\n", ""), ("000\r\n\r\n", ""),
+        ("1\r\na\r\n02\r\nbc\r\n0\r\n\r\n", "abc"),
+        ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789"),
+        ("a;x=\"y z\"\r\n0123456789\r\n0;last\r\n\r\n", "0123456789"),
         ("000000000000005\r\nhello\r\n0\r\n\r\n", "hello"), ("2\r\n\r\n\r\n0\r\n\r\n", "\r\n"),
     ])
     func chunksAreJoined(body: String, data: String) {
@@ -24,11 +26,14 @@ import Testing
     }
 
     @Test(arguments: [
-        "xyz\r\n", "-5\r\n", "0x5\r\n", "+5\r\n", "\r\n", " 5\r\n", "5 \r\n", "5\t;x\r\n", ";x\r\n", "5\n", "5\rh", "5\r\r",
+        "xyz\r\n", "-5\r\n", "0x5\r\n", "+5\r\n", "\r\n", " 5\r\n", "5 \r\n", "5\t;x\r\n", ";x\r\n", "5\n", "5\rh",
+        "5\r\r",
         "0000000000000005\r\n", "ffffffffffffffff\r\n", "4\r\nhello\r\n", "5\r\nhello\n", "5\r\nhello0\r\n",
-        "5\r\nhello\r0", "5\r\nhello\r\n\r\n", "5;a\nb", "5;a\rb", "5;a\0b", "5;\u{7F}", "0\n", "0\r\n\n", "0\r\n\r\r",
+        "5\r\nhello\r0", "5\r\nhello\r\n\r\n", "5;a\nb", "5;a\rb", "5;a\0b", "5;\u{7F}", "0\n", "0\r\n\n",
+        "0\r\n\r\r",
         "0\r\n\rX", "0\r\nX: a\n", "0\r\nX: a\rb", "0\r\nX: a\r\n\rX", "0\r\nX: a\r\n\n", "0\r\nX: a\r\r\n",
-        "0\r\nX\r\n\r\n", "0\r\nX : a\r\n\r\n", "0\r\nX: a\r\n b\r\n\r\n", "0\r\n: a\r\n\r\n", "0\r\nX: \0\r\n\r\n",
+        "0\r\nX\r\n\r\n", "0\r\nX : a\r\n\r\n", "0\r\nX: a\r\n b\r\n\r\n", "0\r\n: a\r\n\r\n",
+        "0\r\nX: \0\r\n\r\n",
     ])
     func whatCanBeReadTwoWaysIsMalformed(body: String) {
         #expect(ChunkedReading(body).end == .malformed)

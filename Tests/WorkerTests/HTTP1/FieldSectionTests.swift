@@ -22,7 +22,8 @@ import Testing
 
     @Test(arguments: [
         "X: a\n\r\n", "X: a\r\n\n", "X: a\r\n\rX", "X: a\r\r\n\r\n", "X: a\rb\r\n\r\n", "X: a\nY: b\r\n\r\n",
-        "X : a\r\n\r\n", "X\t: a\r\n\r\n", " X: a\r\n\r\n", "X: a\r\n b\r\n\r\n", "X: a\r\n\tb\r\n\r\n", ": a\r\n\r\n",
+        "X : a\r\n\r\n", "X\t: a\r\n\r\n", " X: a\r\n\r\n", "X: a\r\n b\r\n\r\n", "X: a\r\n\tb\r\n\r\n",
+        ": a\r\n\r\n",
         "X\r\n\r\n", "X a: b\r\n\r\n", "X: \0\r\n\r\n", "X: \u{7F}\r\n\r\n", "X: \u{0B}a\r\n\r\n", "é: a\r\n\r\n",
         "X\0: a\r\n\r\n", "(X): a\r\n\r\n", "X: a\r\n\r\r",
     ])
@@ -55,7 +56,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("a, b,c", ["a", "b", "c"]), ("", []), (" , ,", []), ("a", ["a"]), (",a ,, \tb\t,", ["a", "b"]), ("a b", ["a b"]),
+        ("a, b,c", ["a", "b", "c"]), ("", []), (" , ,", []), ("a", ["a"]), (",a ,, \tb\t,", ["a", "b"]),
+        ("a b", ["a b"]),
     ])
     func emptyListMembersAreLeftOut(value: String, expected: [String]) {
         let bytes = Array("X\(value)X".utf8)

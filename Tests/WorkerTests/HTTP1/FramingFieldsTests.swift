@@ -42,7 +42,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", ",", "chunked, chunked", "chunked, gzip", "chunked;q=1", "\"chunked\"", "gzip;x, chunked", "gzip chunked",
+        "", ",", "chunked, chunked", "chunked, gzip", "chunked;q=1", "\"chunked\"", "gzip;x, chunked",
+        "gzip chunked",
     ])
     func codingsThatCanBeReadTwoWaysAreAmbiguous(value: String) {
         #expect(verdict("Transfer-Encoding: \(value)") == .ambiguous)

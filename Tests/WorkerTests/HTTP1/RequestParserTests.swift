@@ -27,7 +27,8 @@ import Testing
 
     @Test(arguments: [
         ("GET", Method.get), ("HEAD", .head), ("POST", .post), ("PUT", .put), ("DELETE", .delete),
-        ("OPTIONS", .options), ("TRACE", .trace), ("PATCH", .patch), ("get", .other), ("PROPFIND", .other), ("M-S!", .other),
+        ("OPTIONS", .options), ("TRACE", .trace), ("PATCH", .patch), ("get", .other), ("PROPFIND", .other),
+        ("M-S!", .other),
     ])
     func methodsAreCaseSensitive(text: String, method: Method) {
         let request = RequestReading("\(text) / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -39,8 +40,10 @@ import Testing
         "GET /\r\nHost: h\r\n\r\n", "GET  / HTTP/1.1\r\n", "GET\t/ HTTP/1.1\r\n", "GET /a b HTTP/1.1\r\n",
         "GET / HTTP/1.1 \r\n", " GET / HTTP/1.1\r\n", "\r\nGET / HTTP/1.1\r\n", "GET HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET /\0 HTTP/1.1\r\n", "GET /\u{01} HTTP/1.1\r\n", "GET /\u{7F} HTTP/1.1\r\n", "GET / HTTP/1.1\rX",
-        "G@T / HTTP/1.1\r\n", "GET / http/1.1\r\n", "GET / HTTP/11\r\n", "GET / HTTP/1.10\r\n", "GET / ICAP/1.0\r\n",
-        "GET / HTTP/1.1\n", "GET / HTTP/1,1\r\n", "GET / HTTP/x.1\r\n", "\u{16}\u{03}\u{01}", "GET /#frag HTTP/1.1\r\n",
+        "G@T / HTTP/1.1\r\n", "GET / http/1.1\r\n", "GET / HTTP/11\r\n", "GET / HTTP/1.10\r\n",
+        "GET / ICAP/1.0\r\n",
+        "GET / HTTP/1.1\n", "GET / HTTP/1,1\r\n", "GET / HTTP/x.1\r\n", "\u{16}\u{03}\u{01}",
+        "GET /#frag HTTP/1.1\r\n",
         "GET /a#b?c HTTP/1.1\r\n", "GET / HTTP/2.0 \r\n",
     ])
     func aBrokenRequestLineIsMalformed(text: String) {
@@ -69,7 +72,8 @@ import Testing
     // MARK: Target (RFC 9112 §3.2)
 
     @Test(arguments: [
-        ("http://a.test/p?q", "a.test", "/p?q"), ("HTTP://a.test:81/", "a.test:81", "/"), ("https://[::1]:8/x", "[::1]:8", "/x"),
+        ("http://a.test/p?q", "a.test", "/p?q"), ("HTTP://a.test:81/", "a.test:81", "/"),
+        ("https://[::1]:8/x", "[::1]:8", "/x"),
         ("http://a.test", "a.test", ""), ("http://a.test?q", "a.test", "?q"),
     ])
     func anAbsoluteTargetOverridesHost(target: String, authority: String, path: String) {
@@ -80,8 +84,10 @@ import Testing
     }
 
     @Test(arguments: [
-        "path", "http://", "http:///p", "https://", "ftp://h/", "http:/h", "http://u@h/", "http://u:p@h/", "http://:80/",
-        "http://h:8x/", "http://a,b/", "http://[::1/", "http://[]/", "*x", "?q", "h:80", "http://é/", "http://h\\x/",
+        "path", "http://", "http:///p", "https://", "ftp://h/", "http:/h", "http://u@h/", "http://u:p@h/",
+        "http://:80/",
+        "http://h:8x/", "http://a,b/", "http://[::1/", "http://[]/", "*x", "?q", "h:80", "http://é/",
+        "http://h\\x/",
     ])
     func otherTargetsAreMalformed(target: String) {
         #expect(RequestReading("GET \(target) HTTP/1.1\r\nHost: h\r\n\r\n").refusal == .malformed)
@@ -105,7 +111,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "a b", "a/b", "a@b", "a, b", "a,b", "a?b", "a#b", "h:8x", "a:b", "h:1:2", ":80", "[::1", "::1", "[]", "[::1]x",
+        "a b", "a/b", "a@b", "a, b", "a,b", "a?b", "a#b", "h:8x", "a:b", "h:1:2", ":80", "[::1", "::1", "[]",
+        "[::1]x",
         "h]", "é", "a\\b", "\"a\"", "<h>", "[a[b]",
     ])
     func anyOtherHostIsMalformed(host: String) {
@@ -203,7 +210,9 @@ import Testing
         #expect(RequestReading(head + "body", limits: limits).head != nil)
         let tight = RequestParser.Limits(headBytesMax: head.utf8.count - 1)
         #expect(RequestReading(head, limits: tight).refusal == .headTooLarge)
-        #expect(RequestReading("GET / HTTP/1.1\r\nX: \(String(repeating: "a", count: 99))", limits: tight).refusal == .headTooLarge)
+        #expect(
+            RequestReading("GET / HTTP/1.1\r\nX: \(String(repeating: "a", count: 99))", limits: tight).refusal
+                == .headTooLarge)
     }
 
     @Test func theMethodMayBeAsLongAsTheLimit() {
@@ -217,7 +226,9 @@ import Testing
     @Test func fieldsUpToTheLimitPass() {
         let limits = RequestParser.Limits(fieldsMax: 2)
         #expect(RequestReading("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n", limits: limits).head != nil)
-        #expect(RequestReading("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\nC: d\r\n\r\n", limits: limits).refusal == .tooManyFields)
+        #expect(
+            RequestReading("GET / HTTP/1.1\r\nHost: h\r\nA: b\r\nC: d\r\n\r\n", limits: limits).refusal
+                == .tooManyFields)
     }
 
     @Test(arguments: [("", 0), ("\r\n", 2), ("\r\n\r\nGET", 4), ("\r", 0), ("\n\r\n", 0), ("\r\n\rG", 2)])

@@ -29,9 +29,12 @@ import Testing
     }
 
     @Test(arguments: [
-        "HTTP/2.0 200 OK\r\n", "http/1.1 200 OK\r\n", "HTTP/1.1  200 OK\r\n", "HTTP/1.1 20 OK\r\n", "HTTP/1.1 2000 OK\r\n",
-        "HTTP/1.1 000 OK\r\n", "HTTP/1.1 099 OK\r\n", "HTTP/1.1 2x0 OK\r\n", "HTTP/1.1 200 OK\n", "HTTP/1.1 200 O\0K\r\n",
-        "HTTP/1.1 200 OK\rX", "HTTP/1.1\t200 OK\r\n", "HTTP/1.x 200 OK\r\n", "HTTP/1.1 200\n", "HTTP/1.1 200-OK\r\n",
+        "HTTP/2.0 200 OK\r\n", "http/1.1 200 OK\r\n", "HTTP/1.1  200 OK\r\n", "HTTP/1.1 20 OK\r\n",
+        "HTTP/1.1 2000 OK\r\n",
+        "HTTP/1.1 000 OK\r\n", "HTTP/1.1 099 OK\r\n", "HTTP/1.1 2x0 OK\r\n", "HTTP/1.1 200 OK\n",
+        "HTTP/1.1 200 O\0K\r\n",
+        "HTTP/1.1 200 OK\rX", "HTTP/1.1\t200 OK\r\n", "HTTP/1.x 200 OK\r\n", "HTTP/1.1 200\n",
+        "HTTP/1.1 200-OK\r\n",
         "\r\nHTTP/1.1 200 OK\r\n", "SSH-2.0-OpenSSH", "\u{16}\u{03}",
     ])
     func aBrokenStatusLineIsMalformed(text: String) {
@@ -99,7 +102,9 @@ import Testing
         let head = "HTTP/1.1 200 OK\r\nA: b\r\n\r\n"
         #expect(ResponseReading(head + "body", headBytesMax: head.utf8.count).head != nil)
         #expect(ResponseReading(head, headBytesMax: head.utf8.count - 1).outcome == .headTooLarge)
-        #expect(ResponseReading("HTTP/1.1 200 " + String(repeating: "x", count: 50), headBytesMax: 40).outcome == .headTooLarge)
+        #expect(
+            ResponseReading("HTTP/1.1 200 " + String(repeating: "x", count: 50), headBytesMax: 40).outcome
+                == .headTooLarge)
     }
 
     @Test func moreFieldsThanTheLimitAreMalformed() {

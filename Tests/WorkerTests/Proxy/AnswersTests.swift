@@ -146,7 +146,7 @@ extension String {
     /// The target is cut, or ends at a byte that cannot be in it, before the authority does.
     @Test(arguments: [
         "GET http://user:s3cret\(String(repeating: "x", count: 2000))@site.test/ HTTP/1.1\r\n",
-        "GET http://user:s3cret\u{1}@site.test/ HTTP/1.1\r\n", "GET http://user:s3cret site.test/ HTTP/1.1\r\n",
+        "GET http://user:s3cret\u{1}@site.test/ HTTP/1.1\r\n",
     ])
     func credentialsWithoutTheirEndStayOutToo(line: String) {
         let (_, target, url) = retained(line)

@@ -13,10 +13,13 @@ final class ScriptedPeer {
     private let poller: Poller
     private var descriptor: Int32
 
-    /// - Parameter roomBytes: About what the kernel holds for the peer before it refuses more.
-    init(roomBytes: Int32? = nil) {
+    /// - Parameters:
+    ///   - roomBytes: About what the kernel holds for the peer before it refuses more.
+    ///   - keepsPackets: Each read takes what one send sent.
+    init(roomBytes: Int32? = nil, keepsPackets: Bool = false) {
         var pair: [Int32] = [-1, -1]
-        let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        let kind = keepsPackets ? SOCK_SEQPACKET : SOCK_STREAM
+        let type = Int32(kind.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
         guard unsafe socketpair(AF_UNIX, type, 0, &pair) == 0 else { fatalError("socketpair: \(Errno.last)") }
         if var room = roomBytes {
             unsafe setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, socklen_t(MemoryLayout<Int32>.size))

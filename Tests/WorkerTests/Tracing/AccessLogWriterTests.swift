@@ -148,7 +148,9 @@ private enum LineReading {
             guard let equals = rest.firstIndex(of: UInt8(ascii: "=")) else { return nil }
             let key = String(decoding: rest[..<equals], as: UTF8.self)
             rest = rest[(equals + 1)...]
-            guard let value = rest.first == UInt8(ascii: "\"") ? quoted(&rest) : bare(&rest) else { return nil }
+            guard let value = rest.first == UInt8(ascii: "\"") ? quoted(&rest) : bare(&rest, until: " \n") else {
+                return nil
+            }
             fields.append((key, value))
             if rest.first == 0x20 { rest = rest.dropFirst() } else if rest.first != 0x0A { return nil }
         }
@@ -162,7 +164,7 @@ private enum LineReading {
         var fields: [Field] = []
         while true {
             guard rest.first == UInt8(ascii: "\""), let key = quoted(&rest), rest.popFirst() == UInt8(ascii: ":"),
-                let value = rest.first == UInt8(ascii: "\"") ? quoted(&rest) : bare(&rest)
+                let value = rest.first == UInt8(ascii: "\"") ? quoted(&rest) : bare(&rest, until: ",}")
             else { return nil }
             fields.append((String(decoding: key, as: UTF8.self), value))
             let next = rest.popFirst()
@@ -194,8 +196,8 @@ private enum LineReading {
         return nil
     }
 
-    private static func bare(_ rest: inout ArraySlice<UInt8>) -> [UInt8]? {
-        let value = Array(rest.prefix { $0 != 0x20 && $0 != 0x0A && $0 != UInt8(ascii: ",") && $0 != UInt8(ascii: "}") })
+    private static func bare(_ rest: inout ArraySlice<UInt8>, until ends: String) -> [UInt8]? {
+        let value = Array(rest.prefix { !ends.utf8.contains($0) })
         rest = rest.dropFirst(value.count)
         return value.isEmpty ? nil : value
     }

@@ -17,7 +17,9 @@ import Testing
         #expect(context?.isSampled == true)
     }
 
-    @Test(arguments: [("00", 0, false), ("01", 1, true), ("02", 2, false), ("03", 3, true), ("ff", 3, true), ("fc", 0, false)])
+    @Test(arguments: [
+        ("00", 0, false), ("01", 1, true), ("02", 2, false), ("03", 3, true), ("ff", 3, true), ("fc", 0, false),
+    ])
     func flagsThatAreNotDefinedAreCleared(text: String, flags: UInt8, isSampled: Bool) {
         for version in ["00", "01", "cc"] {
             #expect(read("\(version)-\(Self.ids)-\(text)")?.flags == flags)
@@ -36,11 +38,16 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "00", "00-\(ids)-0", "00-\(ids)-01-", "00-\(ids)-01-x", "00-\(ids)-011", "cc-\(ids)-01.x", "cc-\(ids)-011",
-        "ff-\(ids)-01", "0-\(ids)-01", "0x-\(ids)-01", "00_\(ids)-01", "00-\(ids)_01", "00-\(ids)-0g", " 00-\(ids)-01",
-        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
-        "00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-        "00-0af7651916cd43dd8448eb211c80319-cb7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-101",
+        "", "00", "00-\(ids)-0", "00-\(ids)-01-", "00-\(ids)-01-x", "00-\(ids)-011", "cc-\(ids)-01.x",
+        "cc-\(ids)-011",
+        "ff-\(ids)-01", "0-\(ids)-01", "0x-\(ids)-01", "00_\(ids)-01", "00-\(ids)_01", "00-\(ids)-0g",
+        " 00-\(ids)-01",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        "00-0af7651916cd43dd8448eb211c80319-cb7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-101",
         "00-0af7651916cd43dd8448eb211c80319é-7ad6b7169203331-01",
     ])
     func anythingElseIsInvalid(value: String) {
