@@ -114,7 +114,9 @@ public struct TreeWriter: ~Copyable {
 
     public mutating func attribute(_ key: AttributeKey, _ value: StaticString) {
         let count = value.utf8CodeUnitCount
-        guard appendAttribute(key, type: LB_VALUE_STRING, value: UInt32(count), extraBytes: padded(count)) else { return }
+        guard appendAttribute(key, type: LB_VALUE_STRING, value: UInt32(count), extraBytes: padded(count)) else {
+            return
+        }
         unsafe (start + used).copyMemory(from: value.utf8Start, byteCount: count)
         used += padded(count)
     }
@@ -141,7 +143,9 @@ public struct TreeWriter: ~Copyable {
     /// Texts of our own, as one array value.
     public mutating func attribute(_ key: AttributeKey, _ values: [String]) {
         let bytes = values.reduce(0) { $0 + 4 + (($1.utf8.count + 3) & ~3) }
-        guard appendAttribute(key, type: LB_VALUE_STRINGS, value: UInt32(bytes), extraBytes: padded(bytes)) else { return }
+        guard appendAttribute(key, type: LB_VALUE_STRINGS, value: UInt32(bytes), extraBytes: padded(bytes)) else {
+            return
+        }
         var at = used
         for value in values {
             let utf8 = value.utf8.span

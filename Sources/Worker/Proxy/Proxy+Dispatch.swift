@@ -55,7 +55,9 @@ extension Proxy {
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
         switch endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter) {
         case .reuse(let slot):
-            guard let connection = upstreams.occupant(slot) else { preconditionFailure("idle connection \(slot) is gone") }
+            guard let connection = upstreams.occupant(slot) else {
+                preconditionFailure("idle connection \(slot) is gone")
+            }
             exchange.attempt.poolOutcome = .reused
             attach(exchange, connection)
             sendRequest(exchange)
@@ -95,7 +97,8 @@ extension Proxy {
     /// Whom the place in line belongs to, if that request still waits there.
     func waitingExchange(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) -> Exchange? {
         guard let client = downstreams.occupant(waiter.slot, generation: waiter.generation),
-            let exchange = client.exchange, exchange.phase == .waitingForConnection, exchange.attempt.endpoint == endpoint.index
+            let exchange = client.exchange, exchange.phase == .waitingForConnection,
+            exchange.attempt.endpoint == endpoint.index
         else { return nil }
         return exchange
     }

@@ -122,7 +122,9 @@ extension Proxy {
     /// Ends what runs on the upstream side for a reason that is not the backend's.
     func leaveUpstream(_ exchange: Exchange) {
         let now = stampNs()
-        if exchange.attempt.requestStartNs > 0, exchange.attempt.requestEndNs == 0 { exchange.attempt.requestEndNs = now }
+        if exchange.attempt.requestStartNs > 0, exchange.attempt.requestEndNs == 0 {
+            exchange.attempt.requestEndNs = now
+        }
         if exchange.phase == .connecting {
             exchange.attempt.connectEndNs = now
             exchange.attempt.connectionEndNs = now
@@ -141,8 +143,9 @@ extension Proxy {
     func breakOff(_ exchange: Exchange, _ error: ErrorType) {
         exchange.error = error
         // A body that ends with the connection looks complete after FIN, so it must be a reset.
-        if let client = exchange.downstream, exchange.responseRelay.reader.framing == .untilClose
-            || exchange.response.framing == .chunked && exchange.head.minorVersion == 0
+        if let client = exchange.downstream,
+            exchange.responseRelay.reader.framing == .untilClose
+                || exchange.response.framing == .chunked && exchange.head.minorVersion == 0
         {
             Socket.resetOnClose(client.descriptor)
         }

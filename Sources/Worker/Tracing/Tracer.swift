@@ -156,7 +156,8 @@ final class Tracer {
         let endpoint = attempt.endpoint >= 0 ? endpoints[attempt.endpoint] : nil
         tree.beginSpan(
             .backendSelection, kind: .internal, id: newSpanID(), parent: 0,
-            startOffsetNs: clock.offsetNs(attempt.selectionStartNs), endOffsetNs: clock.offsetNs(attempt.selectionEndNs),
+            startOffsetNs: clock.offsetNs(attempt.selectionStartNs),
+            endOffsetNs: clock.offsetNs(attempt.selectionEndNs),
             status: endpoint == nil ? .error : .unset)
         tree.attribute(.lbStrategy, strategy)
         tree.attribute(.lbBackendCount, endpoints.count)
@@ -201,7 +202,8 @@ final class Tracer {
         if let hostname = endpoint.hostname {
             // Resolved when the process started: the answer was at hand.
             tree.beginSpan(
-                .dnsResolution, kind: .internal, id: newSpanID(), parent: parent, startOffsetNs: start, endOffsetNs: start)
+                .dnsResolution, kind: .internal, id: newSpanID(), parent: parent, startOffsetNs: start,
+                endOffsetNs: start)
             tree.attribute(.dnsHostname, hostname)
             tree.attribute(.dnsAnswers, endpoint.addressTexts)
             tree.attribute(.dnsCached, true)
