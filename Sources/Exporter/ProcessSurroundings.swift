@@ -9,7 +9,7 @@ import ShmRing
 enum IgnoredSignals {
     /// The control channel says when to go; a closed connection or pipe is a result, not a signal.
     static func ignore() {
-        for number in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2, SIGPIPE] {
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE] {
             var action = sigaction()
             unsafe action.__sigaction_handler.sa_handler = SIG_IGN
             let result = unsafe sigaction(number, &action, nil)

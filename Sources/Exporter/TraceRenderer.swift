@@ -149,22 +149,12 @@ struct TraceRenderer {
         return "\(scaled / scale).\(String(repeating: "0", count: decimals - fraction.count))\(fraction)"
     }
 
-    /// `2026-11-22 17:20:31.123 UTC`, by the proleptic Gregorian calendar (Hinnant, "chrono-Compatible
-    /// Low-Level Date Algorithms", civil_from_days).
+    /// `2026-11-22 17:20:31.123 UTC`
     static func date(_ unixNs: UInt64) -> String {
-        let ms = unixNs / 1_000_000
-        let days = Int(ms / 86_400_000) + 719_468
-        let dayOfEra = days % 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let shiftedMonth = (5 * dayOfYear + 2) / 153
-        let day = dayOfYear - (153 * shiftedMonth + 2) / 5 + 1
-        let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
-        let year = yearOfEra + days / 146_097 * 400 + (month <= 2 ? 1 : 0)
-        let time = Int(ms % 86_400_000)
-        return "\(padded(year, 4))-\(padded(month, 2))-\(padded(day, 2)) "
-            + "\(padded(time / 3_600_000, 2)):\(padded(time / 60_000 % 60, 2)):\(padded(time / 1000 % 60, 2))"
-            + ".\(padded(time % 1000, 3)) UTC"
+        let moment = CivilTime(unixNs: unixNs)
+        return "\(padded(moment.year, 4))-\(padded(moment.month, 2))-\(padded(moment.day, 2)) "
+            + "\(padded(moment.hour, 2)):\(padded(moment.minute, 2)):\(padded(moment.second, 2))"
+            + ".\(padded(moment.microsecond / 1000, 3)) UTC"
     }
 
     private static func padded(_ number: Int, _ digits: Int) -> String {

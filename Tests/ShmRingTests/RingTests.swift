@@ -68,6 +68,9 @@ import Testing
         for _ in 0..<fitting { #expect(publish128Bytes(&producer) == true) }
         #expect(segment.tail() == UInt64(segment.ringBytes))
         #expect(publish128Bytes(&producer) == false)
+        consumer.release(through: consumer.next(slot: 0) { _ in }!.end)
+        #expect(publish128Bytes(&producer) == true)
+        #expect(publish128Bytes(&producer) == false)
         let sizes = Set((0..<fitting).map { _ in consumer.next(slot: 0) { $0.byteCount }?.result })
         #expect(sizes == [128])
         #expect(consumer.isEmpty == true)

@@ -164,7 +164,7 @@ struct LimitOptions: ParsableArguments {
     @Option(bytes: 1024...1 << 20, "Request line and fields of a request")
     var maxRequestHead = LimitOptions.defaults.requestHeadBytesMax
 
-    @Option(count: 1...1024, "Fields of a request or a response")
+    @Option(count: 1...1024, "Fields of a request")
     var maxRequestFields = LimitOptions.defaults.requestFieldsMax
 
     @Option(bytes: 64...1 << 20, "Request target")

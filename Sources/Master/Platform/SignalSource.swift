@@ -35,6 +35,8 @@ struct SignalSource: ~Copyable {
         // left it so.
         _ = signal(SIGCHLD, SIG_DFL)
         _ = signal(SIGPIPE, SIG_IGN)
+        // Means nothing here, and must not end the service by its default.
+        _ = signal(SIGUSR1, SIG_IGN)
         let raw = unsafe signalfd(-1, &set, Int32(SFD_NONBLOCK) | Int32(SFD_CLOEXEC))
         guard raw >= 0 else { throw Errno.last }
         source = FileDescriptor(owning: raw)

@@ -13,8 +13,8 @@ import Testing
 
     @Test func whatIsAppendedIsReadInOrder() {
         let buffer = ByteBuffer(capacity: 20)
-        buffer.append("abc" as StaticString)
-        buffer.append("de" as String)
+        buffer.append("abc")
+        buffer.append(string: "de")
         buffer.append(UInt8(ascii: "f"))
         buffer.append(Array("ghi".utf8))
         #expect(buffer.text == "abcdefghi")
@@ -23,8 +23,8 @@ import Testing
 
     @Test func appendingNothingChangesNothing() {
         let buffer = ByteBuffer.holding("ab", capacity: 2)
-        buffer.append("" as StaticString)
-        buffer.append("" as String)
+        buffer.append("")
+        buffer.append(string: "")
         buffer.append([UInt8]())
         #expect(buffer.text == "ab")
     }
@@ -69,6 +69,23 @@ import Testing
         let buffer = ByteBuffer(capacity: 20)
         buffer.append(hex: value, digits: digits)
         #expect(buffer.text == text)
+    }
+
+    @Test func truncationDropsFromTheEnd() {
+        let buffer = ByteBuffer.holding("abcdef", capacity: 6)
+        buffer.consume(1)
+        buffer.truncate(to: 3)
+        #expect(buffer.text == "bcd")
+        buffer.truncate(to: 0)
+        #expect(buffer.isEmpty)
+    }
+
+    @Test func writingTakesNoMoreThanAskedFor() throws {
+        let pipe = try LogPipe()
+        let buffer = ByteBuffer.holding("abcdef")
+        #expect(buffer.write(to: pipe.writing, countMax: 4) == .bytes(4))
+        #expect(buffer.write(to: pipe.writing) == .bytes(2))
+        #expect(pipe.read() == "abcdef")
     }
 
     @Test func receivingAppends() {

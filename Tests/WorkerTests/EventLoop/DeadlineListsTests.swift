@@ -17,14 +17,14 @@ import Testing
 
     private func lists() -> DeadlineLists<Kind> { DeadlineLists { $0.durationNs } }
 
-    private func popAll(_ lists: DeadlineLists<Kind>, nowNs: UInt64) -> [Int] {
+    private func popAll(_ lists: inout DeadlineLists<Kind>, nowNs: UInt64) -> [Int] {
         var slots: [Int] = []
         while let (slot, _) = lists.popExpired(nowNs: nowNs) { slots.append(slot) }
         return slots
     }
 
     @Test func nothingRunsAtFirst() {
-        let lists = lists()
+        var lists = lists()
         #expect(lists.nextNs == nil)
         #expect(lists.popExpired(nowNs: .max) == nil)
         #expect(lists.armed(3) == nil)
@@ -33,7 +33,7 @@ import Testing
     }
 
     @Test func aDeadlineIsDueAtItsTimeAndNotBefore() {
-        let lists = lists()
+        var lists = lists()
         lists.arm(2, .short, nowNs: 5)
         #expect(lists.nextNs == 15)
         #expect(lists.popExpired(nowNs: 14) == nil)
@@ -43,44 +43,44 @@ import Testing
     }
 
     @Test func armingAgainReplacesTheDeadline() {
-        let lists = lists()
+        var lists = lists()
         lists.arm(0, .short, nowNs: 0)
         lists.arm(0, .long, nowNs: 0)
         #expect(lists.armed(0) == .long)
         #expect(lists.nextNs == 100)
-        #expect(popAll(lists, nowNs: 99) == [])
-        #expect(popAll(lists, nowNs: 100) == [0])
+        #expect(popAll(&lists, nowNs: 99) == [])
+        #expect(popAll(&lists, nowNs: 100) == [0])
     }
 
     @Test func armingTheSameKindAgainMovesBehindTheOthers() {
-        let lists = lists()
+        var lists = lists()
         for slot in 0..<3 { lists.arm(slot, .short, nowNs: 0) }
         lists.arm(0, .short, nowNs: 1)
         #expect(lists.nextNs == 10)
-        #expect(popAll(lists, nowNs: 10) == [1, 2])
-        #expect(popAll(lists, nowNs: 11) == [0])
+        #expect(popAll(&lists, nowNs: 10) == [1, 2])
+        #expect(popAll(&lists, nowNs: 11) == [0])
     }
 
     @Test(arguments: 0..<3)
     func anyPlaceOfAListCanBeDisarmed(slot: Int) {
-        let lists = lists()
+        var lists = lists()
         for each in 0..<3 { lists.arm(each, .short, nowNs: 0) }
         lists.disarm(slot)
         #expect(lists.armed(slot) == nil)
-        #expect(popAll(lists, nowNs: 10) == [0, 1, 2].filter { $0 != slot })
+        #expect(popAll(&lists, nowNs: 10) == [0, 1, 2].filter { $0 != slot })
     }
 
     @Test func disarmingTwiceIsAsGoodAsOnce() {
-        let lists = lists()
+        var lists = lists()
         lists.arm(0, .short, nowNs: 0)
         lists.arm(1, .short, nowNs: 0)
         lists.disarm(0)
         lists.disarm(0)
-        #expect(popAll(lists, nowNs: 10) == [1])
+        #expect(popAll(&lists, nowNs: 10) == [1])
     }
 
     @Test func theNextDeadlineIsTheFirstOfAllKinds() {
-        let lists = lists()
+        var lists = lists()
         lists.arm(0, .long, nowNs: 0)
         lists.arm(1, .short, nowNs: 80)
         #expect(lists.nextNs == 90)
@@ -92,7 +92,7 @@ import Testing
     @Test(arguments: 0..<30 as Range<UInt64>)
     func theListsDoWhatADictionaryWouldDo(seed: UInt64) {
         var random = SplitMix64(seed: seed)
-        let lists = lists()
+        var lists = lists()
         var model: [Int: (kind: Kind, deadlineNs: UInt64)] = [:]
         var now: UInt64 = 0
         for _ in 0..<600 {
@@ -108,7 +108,7 @@ import Testing
                 model[slot] = nil
             default:
                 let due = model.filter { $0.value.deadlineNs <= now }.keys.sorted()
-                #expect(popAll(lists, nowNs: now).sorted() == due)
+                #expect(popAll(&lists, nowNs: now).sorted() == due)
                 for each in due { model[each] = nil }
             }
             #expect(lists.nextNs == model.values.map(\.deadlineNs).min())
@@ -119,7 +119,7 @@ import Testing
     @Test(arguments: 0..<10 as Range<UInt64>)
     func deadlinesOfOneKindExpireInTheirOrder(seed: UInt64) {
         var random = SplitMix64(seed: seed)
-        let lists = lists()
+        var lists = lists()
         var armedAt: [Int: Int] = [:]
         for turn in 0..<60 {
             let slot = Int.random(in: 0..<20, using: &random)
@@ -127,6 +127,6 @@ import Testing
             armedAt[slot] = turn
         }
         let inOrder = armedAt.sorted { $0.value < $1.value }.map(\.key)
-        #expect(popAll(lists, nowNs: 1000) == inOrder)
+        #expect(popAll(&lists, nowNs: 1000) == inOrder)
     }
 }

@@ -43,6 +43,14 @@ import Testing
         #expect(refusal.errorType.status == status)
     }
 
+    /// What a client or this proxy did must never take a backend out.
+    @Test func onlyFailuresToConnectOrToAnswerCountAgainstABackend() {
+        #expect(
+            Self.all.filter(\.countsAgainstBackend) == [
+                .connectRefused, .connectTimeout, .connectFailed, .upstreamTimeout, .upstreamReset, .upstreamClosed,
+            ])
+    }
+
     @Test func everyStatusThatIsSentHasAReasonPhrase() {
         for status in Set(Self.all.compactMap(\.status)) { #expect("\(reasonPhrase(status))" != "Error", "\(status)") }
         #expect("\(reasonPhrase(502))" == "Bad Gateway")

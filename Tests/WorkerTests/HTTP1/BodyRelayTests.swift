@@ -16,7 +16,7 @@ final class RelayStage {
         self.relay = relay
         sink = ScriptedPeer(roomBytes: roomBytes)
         sink.deliverEvents()
-        if !head.isEmpty { sink.connection.outputBuffer(room: head.utf8.count, buffers).append(head) }
+        if !head.isEmpty { sink.connection.outputBuffer(room: head.utf8.count, buffers).append(string: head) }
     }
 
     /// Hears of events, then moves what can be moved.

@@ -21,7 +21,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "X: a\n\r\n", "X: a\r\n\n", "X: a\r\n\rX", "X: a\r\r\n\r\n", "X: a\rb\r\n\r\n", "X: a\nY: b\r\n\r\n",
+        "X: a\n\r\n", "X: a\n\n\r\n", "X: a\r\n\n", "X: a\r\n\rX", "X: a\r\r\n\r\n", "X: a\rb\r\n\r\n",
+        "X: a\nY: b\r\n\r\n",
         "X : a\r\n\r\n", "X\t: a\r\n\r\n", " X: a\r\n\r\n", "X: a\r\n b\r\n\r\n", "X: a\r\n\tb\r\n\r\n",
         ": a\r\n\r\n",
         "X\r\n\r\n", "X a: b\r\n\r\n", "X: \0\r\n\r\n", "X: \u{7F}\r\n\r\n", "X: \u{0B}a\r\n\r\n", "é: a\r\n\r\n",

@@ -13,7 +13,7 @@ extension ByteBuffer {
     /// A buffer that holds `text`.
     static func holding(_ text: String, capacity: Int = 65536) -> ByteBuffer {
         let buffer = ByteBuffer(capacity: capacity)
-        buffer.append(text)
+        buffer.append(string: text)
         return buffer
     }
 }

@@ -264,6 +264,36 @@ private enum LineReading {
         #expect(peer.receive().filter { $0 == 0x0A }.count == 3)
     }
 
+    /// A reader that comes and goes sees some lines and misses others, but never a part of one.
+    @Test(arguments: 0..<10 as Range<UInt64>)
+    func linesAreWrittenWholeOrNotAtAll(seed: UInt64) throws {
+        var random = SplitMix64(seed: seed)
+        let stage = TracerStage()
+        let pipe = try LogPipe()
+        let writer = AccessLogWriter(WorkerConfiguration.AccessLog(descriptor: pipe.writing, isJSON: false))
+        var received = ""
+        for number in 0..<150 {
+            let padding = String(repeating: "x", count: Int.random(in: 0...3500, using: &random))
+            let exchange = stage.exchange("GET /\(number)/\(padding) HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            exchange.statusSent = 200
+            writer.record(exchange, stage.client, stage.endpoints)
+            if Bool.random(using: &random) { writer.flush() }
+            if Bool.random(using: &random) { received += pipe.read(countMax: Int.random(in: 1...6000, using: &random)) }
+        }
+        for _ in 0..<100 {
+            writer.flush()
+            received += pipe.read()
+        }
+        #expect(received.hasSuffix("\n"))
+        let lines = received.split(separator: "\n")
+        let areWhole = lines.allSatisfy { $0.hasPrefix("time=") && $0.hasSuffix(" status=200 bytes=0 duration_us=1") }
+        #expect(areWhole)
+        #expect(lines.count > 10)
+        let numbers = lines.compactMap { $0.split(separator: "target=/").last?.split(separator: "/").first }.compactMap { Int($0) }
+        #expect(numbers.count == lines.count)
+        #expect(numbers == Array(Set(numbers)).sorted(), "each once, in order")
+    }
+
     @Test func aLogThatNobodyReadsHoldsNothingUp() {
         let stage = TracerStage()
         let target = String(repeating: "\u{22}", count: 3000)

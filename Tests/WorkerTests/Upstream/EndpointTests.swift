@@ -44,6 +44,7 @@ import Testing
     @Test func aNamedBackendIsCalledByItsName() throws {
         let endpoint = endpoint("a.test:80", hostname: "a.test", try ips("192.0.2.1", "2001:db8::1"))
         #expect(endpoint.host == "a.test")
+        #expect(endpoint.hostField == "a.test:80")
         #expect(endpoint.port == 80)
         #expect(endpoint.addressTexts == ["192.0.2.1", "2001:db8::1"])
     }
@@ -56,5 +57,6 @@ import Testing
         let endpoint = endpoint("unix:/run/a", [try #require(SocketAddress(unixPath: "/run/a"))])
         #expect(endpoint.port == nil)
         #expect(endpoint.host == "/run/a")
+        #expect(endpoint.hostField == "localhost", "a path is no host (RFC 9110 §7.2)")
     }
 }

@@ -82,6 +82,15 @@ import Testing
         #expect(RetryPolicy().verdict(RetryPolicy.Attempt(wasReused: true, bytesSent: 9)) == .final)
     }
 
+    /// Only such an end says nothing about the backend's health.
+    @Test func aStaleConnectionIsAKeptOneThatEndedBeforeAnyResponse() {
+        for attempt in Self.attempts {
+            let isStale =
+                attempt.wasReused && attempt.connectionEnded && !attempt.isConnectFailure && !attempt.responseStarted
+            #expect(attempt.isStaleConnection == isStale, "\(attempt)")
+        }
+    }
+
     @Test func theTextsAreTheOnesOfTheTraces() {
         #expect("\(RetryPolicy.Reason.connectFailed.text)" == "connect_failed")
         let closed = RetryPolicy.Reason.connectionClosedBeforeResponse
