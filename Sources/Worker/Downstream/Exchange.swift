@@ -77,6 +77,9 @@ final class Exchange {
     /// The caller's `tracestate`, empty without one.
     var traceState: [UInt8] = []
 
+    /// Index of the backend of the last attempt that had one, -1 when none had.
+    var lastEndpoint: Int { attempt.endpoint >= 0 ? attempt.endpoint : pastAttempts.last?.endpoint ?? -1 }
+
     /// Body bytes that went to the client.
     var responseBodyBytes: Int { localBodyBytes + responseRelay.bodyBytes }
 

@@ -120,9 +120,17 @@ enum RefusedRequest {
         if authority > target.lowerBound { head.targetForm = .absolute }
         retained.append(bytes.extracting(target.lowerBound..<authority))
         let visible = RequestURL.withoutUserInformation(bytes, authority..<target.upperBound)
-        retained.append(bytes.extracting(visible))
+        if head.targetForm != .absolute || isAuthorityWhole(bytes, authority..<target.upperBound) {
+            retained.append(bytes.extracting(visible))
+        }
         head.target = start..<retained.writeIndex
         return head
+    }
+
+    /// False when the target breaks off within its authority: what is there may be half a password.
+    private static func isAuthorityWhole(_ bytes: Span<UInt8>, _ rest: Range<Int>) -> Bool {
+        for index in rest where bytes[index] == UInt8(ascii: "/") || bytes[index] == UInt8(ascii: "?") { return true }
+        return rest.upperBound < bytes.count && bytes[rest.upperBound] == 0x20
     }
 
     /// The first two words of the first line, as far as they are there and could be what they should be.

@@ -69,7 +69,8 @@ final class AccessLogWriter {
         line.number("status", exchange.statusSent)
         line.number("bytes", exchange.responseBodyBytes)
         line.number("duration_us", Int((exchange.endedNs &- exchange.startedNs) / 1000))
-        if exchange.attempt.endpoint >= 0 { line.text("backend", endpoints[exchange.attempt.endpoint].name.utf8.span) }
+        let backend = exchange.lastEndpoint
+        if backend >= 0 { line.text("backend", endpoints[backend].name.utf8.span) }
         if let error = exchange.error { line.text("error", error.text) }
         line.end()
     }

@@ -1,18 +1,26 @@
+import ShmRing
+
 /// The URL of a request as a trace shows it: scheme, authority, path and query as the client sent them,
 /// with the values of signature parameters replaced (OpenTelemetry's semantic conventions for `url.full`).
 enum RequestURL {
+    /// Bytes of the target, and of the authority, that are looked at: more than a trace keeps of the whole.
+    private static let partBytesMax = 2 * TreeWriter.stringBytesMax
+    /// Room that `write` needs at most: each parameter may grow by a replaced value.
+    static let bytesMax = 8 + partBytesMax + 4 * partBytesMax
+
     /// - Parameters:
     ///   - bytes: The request's head.
-    ///   - output: Reset by the caller, with room for three times the target and the authority.
+    ///   - output: Empty, with `bytesMax` free.
     static func write(_ bytes: Span<UInt8>, _ head: RequestHead, to output: ByteBuffer) {
+        let target = head.target.prefix(partBytesMax)
         if head.targetForm == .absolute {
-            writeTarget(bytes, head.target, to: output)
+            writeTarget(bytes, target, to: output)
         } else {
             if !head.authority.isEmpty {
                 output.append("http://")
-                output.append(bytes.extracting(head.authority))
+                output.append(bytes.extracting(head.authority.prefix(partBytesMax)))
             }
-            if head.targetForm == .origin { writeTarget(bytes, head.target, to: output) }
+            if head.targetForm == .origin { writeTarget(bytes, target, to: output) }
         }
     }
 

@@ -7,7 +7,7 @@ final class Tracer {
     private var random: IDGenerator
     private let worker: Int
     private let generation: UInt32
-    private let url = ByteBuffer(capacity: 128 * 1024)
+    private let url = ByteBuffer(capacity: RequestURL.bytesMax)
     private let connectionPrefix: String
 
     init(producer: consuming RingProducer, worker: Int, generation: UInt32, random: IDGenerator = IDGenerator()) {
@@ -53,8 +53,8 @@ final class Tracer {
 
     /// Bytes that the names of the backend take in one attempt.
     private func names(_ endpoints: [Endpoint], _ exchange: Exchange) -> Int {
-        guard exchange.attempt.endpoint >= 0 else { return 0 }
-        let endpoint = endpoints[exchange.attempt.endpoint]
+        guard exchange.lastEndpoint >= 0 else { return 0 }
+        let endpoint = endpoints[exchange.lastEndpoint]
         let answers = endpoint.hostname == nil ? 0 : endpoint.addresses.count * 48
         return 6 * endpoint.name.utf8.count + answers
     }
@@ -92,9 +92,10 @@ final class Tracer {
             endOffsetNs: exchange.endedNs &- exchange.startedNs, status: isError ? .error : .unset)
         writeRequestFacts(exchange, &tree)
         if exchange.statusSent > 0 { tree.attribute(.httpStatusCode, exchange.statusSent) }
-        if exchange.attempt.endpoint >= 0 {
-            tree.attribute(.backendID, exchange.attempt.endpoint)
-            tree.attribute(.backendHost, endpoints[exchange.attempt.endpoint].name)
+        let backend = exchange.lastEndpoint
+        if backend >= 0 {
+            tree.attribute(.backendID, backend)
+            tree.attribute(.backendHost, endpoints[backend].name)
         }
         tree.attribute(.netPeerIP, text: client.peer.ip)
         tree.attribute(.netPeerPort, Int(client.peer.port))
