@@ -62,9 +62,10 @@ import Testing
         #expect(buffer.text == "\(value)")
     }
 
-    @Test(arguments: [
-        (0, 1, "0"), (0xAB, 2, "ab"), (0xAB, 4, "00ab"), (.max, 16, "ffffffffffffffff"), (0x1_2345, 4, "2345"),
-    ] as [(UInt64, Int, String)])
+    @Test(
+        arguments: [
+            (0, 1, "0"), (0xAB, 2, "ab"), (0xAB, 4, "00ab"), (.max, 16, "ffffffffffffffff"), (0x1_2345, 4, "2345"),
+        ] as [(UInt64, Int, String)])
     func hexadecimalsHaveTheDigitsAskedFor(value: UInt64, digits: Int, text: String) {
         let buffer = ByteBuffer(capacity: 20)
         buffer.append(hex: value, digits: digits)

@@ -10,7 +10,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("192.0.2.7", "192.0.2.7", false), ("2001:db8::1", "2001:db8::1", true), ("::ffff:192.0.2.7", "192.0.2.7", false),
+        ("192.0.2.7", "192.0.2.7", false), ("2001:db8::1", "2001:db8::1", true),
+        ("::ffff:192.0.2.7", "192.0.2.7", false),
         ("2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:1111:2222:3333:4444:5555:6666", true),
     ])
     func anAddressIsNamedAsPeopleWriteIt(ip: String, name: String, isIPv6: Bool) throws {
@@ -21,7 +22,8 @@ import Testing
     }
 
     @Test func aUnixClientHasNoAddress() throws {
-        let peer = PeerName(try #require(SocketAddress(unixPath: "/run/some/long/path/\(String(repeating: "x", count: 60))")))
+        let peer = PeerName(
+            try #require(SocketAddress(unixPath: "/run/some/long/path/\(String(repeating: "x", count: 60))")))
         #expect(text(peer) == "unix:")
         #expect(!peer.isIPv6)
     }

@@ -7,7 +7,9 @@ import Testing
     private let peer = ScriptedPeer(roomBytes: 8192)
     private var connection: Connection { peer.connection }
 
-    private static func pattern(_ count: Int) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 2) } }
+    private static func pattern(_ count: Int) -> [UInt8] {
+        (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 2) }
+    }
 
     /// One read after hearing of events.
     private func receive(_ buffers: BufferPool) -> IOResult {

@@ -23,22 +23,25 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        (.connectRefused, 502), (.connectFailed, 502), (.upstreamReset, 502), (.upstreamClosed, 502),
-        (.upstreamProtocolError, 502), (.connectTimeout, 504), (.upstreamTimeout, 504), (.noHealthyBackend, 503),
-        (.poolQueueFull, 503), (.poolQueueTimeout, 503), (.resourceExhausted, 503), (.drainTimeout, 503),
-        (.clientClosed, nil), (.clientTimeout, 408), (.requestTimeout, 408), (.protocolError, 400),
-        (.uriTooLong, 414), (.headTooLarge, 431), (.bodyTooLarge, 413), (.unknownTransferCoding, 501),
-        (.unsupportedVersion, 505), (.methodNotAllowed, 405),
-    ] as [(ErrorType, Int?)])
+    @Test(
+        arguments: [
+            (.connectRefused, 502), (.connectFailed, 502), (.upstreamReset, 502), (.upstreamClosed, 502),
+            (.upstreamProtocolError, 502), (.connectTimeout, 504), (.upstreamTimeout, 504), (.noHealthyBackend, 503),
+            (.poolQueueFull, 503), (.poolQueueTimeout, 503), (.resourceExhausted, 503), (.drainTimeout, 503),
+            (.clientClosed, nil), (.clientTimeout, 408), (.requestTimeout, 408), (.protocolError, 400),
+            (.uriTooLong, 414), (.headTooLarge, 431), (.bodyTooLarge, 413), (.unknownTransferCoding, 501),
+            (.unsupportedVersion, 505), (.methodNotAllowed, 405),
+        ] as [(ErrorType, Int?)])
     func theClientIsToldTheRightStatus(error: ErrorType, status: Int?) {
         #expect(error.status == status)
     }
 
-    @Test(arguments: [
-        (.malformed, 400), (.ambiguousFraming, 400), (.targetTooLong, 414), (.headTooLarge, 431), (.tooManyFields, 431),
-        (.unknownTransferCoding, 501), (.unsupportedVersion, 505), (.methodNotAllowed, 405),
-    ] as [(RequestRefusal, Int)])
+    @Test(
+        arguments: [
+            (.malformed, 400), (.ambiguousFraming, 400), (.targetTooLong, 414), (.headTooLarge, 431),
+            (.tooManyFields, 431),
+            (.unknownTransferCoding, 501), (.unsupportedVersion, 505), (.methodNotAllowed, 405),
+        ] as [(RequestRefusal, Int)])
     func everyRefusalHasItsStatus(refusal: RequestRefusal, status: Int) {
         #expect(refusal.errorType.status == status)
     }

@@ -167,7 +167,9 @@ final class RelayStage {
         }
     }
 
-    @Test(arguments: [(BodyFraming.chunked, true), (.chunked, false), (.length(6), false), (.untilClose, true), (.untilClose, false)])
+    @Test(arguments: [
+        (BodyFraming.chunked, true), (.chunked, false), (.length(6), false), (.untilClose, true), (.untilClose, false),
+    ])
     func moreThanTheLimitIsTooLarge(framing: BodyFraming, chunks: Bool) {
         let stage = stage(framing, chunks: chunks, bytesMax: 5)
         stage.source.send(framing == .chunked ? "3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n" : "abcdef")
@@ -295,9 +297,12 @@ struct WireBody {
         var wire: [UInt8] = []
         var rest = data[...]
         while !rest.isEmpty {
-            let piece = rest.prefix(Int.random(in: 1...[1, 17, 4000, 70_000].randomElement(using: &random)!, using: &random))
+            let piece = rest.prefix(
+                Int.random(in: 1...[1, 17, 4000, 70_000].randomElement(using: &random)!, using: &random))
             let size = String(piece.count, radix: 16, uppercase: Bool.random(using: &random))
-            wire += "\(Bool.random(using: &random) ? "0" : "")\(size)\(Bool.random(using: &random) ? ";x=\"y\"" : "")\r\n".utf8
+            wire +=
+                "\(Bool.random(using: &random) ? "0" : "")\(size)\(Bool.random(using: &random) ? ";x=\"y\"" : "")\r\n"
+                .utf8
             wire += piece + [0x0D, 0x0A]
             rest = rest.dropFirst(piece.count)
         }

@@ -55,7 +55,10 @@ import Testing
         #expect(
             text
                 == Self.head(
-                    ["GET /a?b=%20c HTTP/1.1", "hOsT: site.test", "Accept:   */*", "Cookie: a=1", "cookie: b=2", "X-Empty:"]
+                    [
+                        "GET /a?b=%20c HTTP/1.1", "hOsT: site.test", "Accept:   */*", "Cookie: a=1", "cookie: b=2",
+                        "X-Empty:",
+                    ]
                         + Self.forwarded))
     }
 
@@ -287,7 +290,8 @@ import Testing
     @Test func aLengthThatOnlyDescribesIsKept() throws {
         let lines = ["HTTP/1.1 200 OK", "Content-Length: 500"]
         #expect(try response(lines[0], lines[1], to: .head) == Self.head(lines))
-        #expect(try response("HTTP/1.1 304 Not Modified", lines[1]) == Self.head(["HTTP/1.1 304 Not Modified", lines[1]]))
+        #expect(
+            try response("HTTP/1.1 304 Not Modified", lines[1]) == Self.head(["HTTP/1.1 304 Not Modified", lines[1]]))
     }
 
     @Test func switchingProtocolsNamesTheProtocol() throws {
@@ -299,7 +303,8 @@ import Testing
     }
 
     @Test func upgradeRequiredSaysToWhat() throws {
-        let text = try response("HTTP/1.1 426 Upgrade Required", "Upgrade: TLS/1.2", "Connection: Upgrade", "Content-Length: 0")
+        let text = try response(
+            "HTTP/1.1 426 Upgrade Required", "Upgrade: TLS/1.2", "Connection: Upgrade", "Content-Length: 0")
         #expect(text == Self.head(["HTTP/1.1 426 Upgrade Required", "Upgrade: TLS/1.2", "Content-Length: 0"]))
     }
 

@@ -41,7 +41,8 @@ import Testing
 
     @Test func anAnswerReadsWell() {
         #expect(
-            answer(.connectRefused, closes: true).text == """
+            answer(.connectRefused, closes: true).text
+                == """
                 HTTP/1.1 502 Bad Gateway\r
                 Content-Type: text/plain\r
                 Content-Length: 55\r
@@ -61,7 +62,9 @@ import Testing
 
     /// RFC 9110 §15.5.6.
     @Test func aMethodThatIsNotAllowedNamesTheOnesThatAre() {
-        #expect(answer(.methodNotAllowed).text.contains("\r\nAllow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"))
+        #expect(
+            answer(.methodNotAllowed).text.contains(
+                "\r\nAllow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"))
         #expect(!answer(.protocolError).text.contains("Allow"))
     }
 

@@ -78,7 +78,8 @@ struct TracePicture: Equatable {
             guard let event = reader.nextEvent(cursor, of: record) else { break }
             cursor = event.attributes
             times.append(event.offsetNs)
-            lines.append("\(indent)! \(EventName(rawValue: event.name).map { "\($0.text)" } ?? "?") at \(event.offsetNs)")
+            lines.append(
+                "\(indent)! \(EventName(rawValue: event.name).map { "\($0.text)" } ?? "?") at \(event.offsetNs)")
             lines += Self.attributes(&cursor, &reader).map { "\(indent)! | \($0)" }
         }
         spans.append(

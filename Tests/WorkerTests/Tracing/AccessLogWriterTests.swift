@@ -92,7 +92,8 @@ import Testing
     func plainTextsNeedNoQuotes(text: String) {
         let bytes = Array(text.utf8)
         let isPlain = !text.contains("=")
-        #expect(line(false) { $0.text("target", bytes.span) } == (isPlain ? "target=\(text)\n" : "target=\"\(text)\"\n"))
+        #expect(
+            line(false) { $0.text("target", bytes.span) } == (isPlain ? "target=\(text)\n" : "target=\"\(text)\"\n"))
     }
 
     @Test(arguments: [
@@ -289,7 +290,8 @@ private enum LineReading {
         let areWhole = lines.allSatisfy { $0.hasPrefix("time=") && $0.hasSuffix(" status=200 bytes=0 duration_us=1") }
         #expect(areWhole)
         #expect(lines.count > 10)
-        let numbers = lines.compactMap { $0.split(separator: "target=/").last?.split(separator: "/").first }.compactMap { Int($0) }
+        let numbers = lines.compactMap { $0.split(separator: "target=/").last?.split(separator: "/").first }.compactMap
+        { Int($0) }
         #expect(numbers.count == lines.count)
         #expect(numbers == Array(Set(numbers)).sorted(), "each once, in order")
     }

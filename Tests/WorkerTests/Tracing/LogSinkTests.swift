@@ -28,7 +28,8 @@ import Testing
         let sink = LogSink(peer.connection.descriptor)
         var result = IOResultKind.written
         for _ in 0..<1000 where result == .written {
-            result = sink.write(ByteBuffer.holding(String(repeating: "x", count: 1000)), countMax: 1000) == .wouldBlock
+            result =
+                sink.write(ByteBuffer.holding(String(repeating: "x", count: 1000)), countMax: 1000) == .wouldBlock
                 ? .refused : .written
         }
         #expect(result == .refused)

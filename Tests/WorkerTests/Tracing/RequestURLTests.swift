@@ -83,7 +83,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("a.test/x", "a.test/x"), ("u:p@a.test/x", "a.test/x"), ("u@v@a.test?x@y", "a.test?x@y"), ("a.test/@x", "a.test/@x"),
+        ("a.test/x", "a.test/x"), ("u:p@a.test/x", "a.test/x"), ("u@v@a.test?x@y", "a.test?x@y"),
+        ("a.test/@x", "a.test/@x"),
         ("u@", ""), ("", ""),
     ])
     func userInformationIsLeftOut(authority: String, rest: String) {

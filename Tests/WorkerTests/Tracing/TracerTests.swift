@@ -691,7 +691,9 @@ final class TracerStage {
 
     @Test func longNamesOfBackendsThatFailedKeepTheTree() throws {
         let name = String(repeating: "n", count: 60) + "." + String(repeating: "m", count: 180) + ".test"
-        let addresses = try (1...40).map { try #require(SocketAddress(ip: "2001:db8:1111:2222:3333:4444:5555:\($0)", port: 80)) }
+        let addresses = try (1...40).map {
+            try #require(SocketAddress(ip: "2001:db8:1111:2222:3333:4444:5555:\($0)", port: 80))
+        }
         let stage = TracerStage(backends: [
             WorkerConfiguration.Backend(name: "\(name):80", hostname: name, addresses: addresses),
             WorkerConfiguration.Backend(name: "127.0.0.1:9001", hostname: nil, addresses: [addresses[0]]),
@@ -744,7 +746,9 @@ final class TracerStage {
 }
 
 @Suite struct ByteTextTests {
-    @Test(arguments: [("w2-", 0, "w2-0"), ("w2-", 1041, "w2-1041"), ("worker-", .max, "worker-18446744073709551615")] as [(String, UInt64, String)])
+    @Test(
+        arguments: [("w2-", 0, "w2-0"), ("w2-", 1041, "w2-1041"), ("worker-", .max, "worker-18446744073709551615")]
+            as [(String, UInt64, String)])
     func aPrefixAndANumber(prefix: String, number: UInt64, text: String) {
         let made = ByteText(prefix, number: number)
         let bytes = made.bytes

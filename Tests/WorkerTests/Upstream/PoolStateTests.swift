@@ -143,7 +143,8 @@ private struct PoolModel {
     mutating func randomEvent(_ step: Int, _ random: inout SplitMix64) -> String? {
         let problem: String?
         switch Int.random(in: 0..<8, using: &random) {
-        case 0...2: problem = acquire(PoolState.Waiter(slot: step, generation: 7), allowsReuse: Bool.random(using: &random))
+        case 0...2:
+            problem = acquire(PoolState.Waiter(slot: step, generation: 7), allowsReuse: Bool.random(using: &random))
         case 3, 4: problem = release(&random)
         case 5: problem = closeBusy(&random)
         case 6: problem = closeIdle(&random)
