@@ -194,7 +194,8 @@ final class BodyRelay {
     }
 
     /// Writes a whole body that stands in `bytes` behind a head in `output`, re-encoded like one that
-    /// streams. The caller has made room for `wholeBytes` and `wholeFramingBytes`.
+    /// streams. The caller has made room for the body as it stands and 64 bytes more: one chunk at most is
+    /// framed anew for each that came, and its framing is no longer than the sender's.
     static func writeWhole(_ bytes: Span<UInt8>, _ framing: BodyFraming, to output: ByteBuffer) {
         guard framing == .chunked else { return output.append(bytes) }
         var reader = BodyReader(framing)

@@ -41,7 +41,10 @@ extension Proxy {
     /// The body turned out to be wrong after (some of) the head went out.
     private func requestSpoilt(_ exchange: Exchange, _ error: ErrorType) {
         leaveUpstream(exchange)
-        guard exchange.statusSent == 0 else { return breakOff(exchange, error) }
+        guard exchange.statusSent == 0 else {
+            exchange.hadBodyError = exchange.phase == .streaming
+            return breakOff(exchange, error)
+        }
         answer(exchange, error)
     }
 

@@ -689,6 +689,16 @@ final class TracerStage {
         #expect(stage.counters.treesDroppedTooLarge == 0)
     }
 
+    @Test func aLongTraceStateTakesNoSpansRoom() throws {
+        let exchange = stage.exchange(Self.request)
+        stage.succeed(exchange)
+        exchange.traceState = Array("a=\(String(repeating: "x", count: 20_000))".utf8)
+        let tree = try trace(exchange)
+        #expect(tree.traceState.utf8.count == 20_002)
+        #expect(tree.spans.count == 8)
+        #expect(stage.counters.valuesCut == 0)
+    }
+
     @Test func longNamesOfBackendsThatFailedKeepTheTree() throws {
         let name = String(repeating: "n", count: 60) + "." + String(repeating: "m", count: 180) + ".test"
         let addresses = try (1...40).map {
