@@ -2,9 +2,17 @@
 enum RecordText {
     /// True when every byte is below 0x80, so that the bytes can be copied as they are.
     static func isASCII(_ bytes: Span<UInt8>) -> Bool {
-        var all: UInt8 = 0
-        for index in bytes.indices { all |= bytes[index] }
-        return all < 0x80
+        var all: UInt64 = 0
+        var index = 0
+        while index + 8 <= bytes.count {
+            all |= unsafe bytes.bytes.unsafeLoadUnaligned(fromByteOffset: index, as: UInt64.self)
+            index += 8
+        }
+        while index < bytes.count {
+            all |= UInt64(bytes[index])
+            index += 1
+        }
+        return all & 0x8080_8080_8080_8080 == 0
     }
 
     /// Valid UTF-8 of at most `bytesMax` bytes: bytes that are not UTF-8 become `%XX`, and a cut falls

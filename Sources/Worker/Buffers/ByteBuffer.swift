@@ -107,12 +107,25 @@ final class ByteBuffer {
 
     /// Appends lower-case hexadecimal digits, leading zeros up to `digits`.
     func append(hex value: UInt64, digits: Int) {
-        var shift = UInt64(digits) * 4
-        while shift > 0 {
-            shift -= 4
-            let digit = UInt8(truncatingIfNeeded: value >> shift) & 15
-            append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10)
+        precondition(digits <= 16 && digits <= writableBytes, "no room for \(digits) digits")
+        let high = Self.hexDigits(UInt32(truncatingIfNeeded: value >> 32))
+        let low = Self.hexDigits(UInt32(truncatingIfNeeded: value))
+        for index in (16 - digits)..<16 {
+            let word = index < 8 ? high : low
+            unsafe base[writeIndex] = UInt8(truncatingIfNeeded: word >> UInt64(8 * (index & 7)))
+            writeIndex += 1
         }
+    }
+
+    /// The eight digits of a number, the first in the lowest byte: its half bytes are spread over a word
+    /// and turned into characters all at once.
+    private static func hexDigits(_ value: UInt32) -> UInt64 {
+        var word = UInt64(value)
+        word = (word & 0xFFFF) << 32 | (word & 0xFFFF_0000) >> 16
+        word = (word & 0x0000_FF00_0000_FF00) >> 8 | (word & 0x0000_00FF_0000_00FF) << 16
+        word = (word & 0x00F0_00F0_00F0_00F0) >> 4 | (word & 0x000F_000F_000F_000F) << 8
+        let isLetter = ((word + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101
+        return word + 0x3030_3030_3030_3030 + isLetter * UInt64(UInt8(ascii: "a") - UInt8(ascii: "0") - 10)
     }
 
     /// One recv(2) into the free part.

@@ -198,7 +198,8 @@ extension Proxy {
         guard let connection = exchange.upstream, let client = exchange.downstream, let retained = exchange.retained
         else { preconditionFailure("a request without a connection or a head") }
         exchange.phase = .awaitingHead
-        exchange.attempt.requestStartNs = stampNs()
+        // The connection was stamped the moment before, on every way that leads here.
+        exchange.attempt.requestStartNs = exchange.attempt.connectionEndNs
         parseAgainIfNeeded(exchange, retained)
         let fallbackHost = connection.endpoint.hostField
         let headRoom = HeadWriter.requestBytesMax(exchange.head, fallbackHost: fallbackHost)

@@ -127,12 +127,11 @@ extension Proxy {
         connection.phase = .serving
         connection.requestCount += 1
         downstreamDeadlines.disarm(connection.slot)
-        let now = stampNs()
-        exchange.startedNs = connection.headStartedNs == 0 ? now : connection.headStartedNs
+        // The head's own reading is recent where the head came in one piece, as nearly always.
+        if connection.headStartedNs != nowNs { _ = stampNs() }
+        exchange.startedNs = connection.headStartedNs == 0 ? nowNs : connection.headStartedNs
         connection.headStartedNs = 0
-        if tracer != nil || accessLog != nil {
-            exchange.startedUnixNs = Clock.realtimeNs() &- (now &- exchange.startedNs)
-        }
+        if isTimed { exchange.startedUnixNs = Clock.realtimeNs() &- (nowNs &- exchange.startedNs) }
         return exchange
     }
 
