@@ -42,6 +42,8 @@ final class BodyRelay {
     private(set) var sourceBytesUsed = 0
     /// Bytes that the sink's kernel took, its head included.
     private(set) var sinkBytesTaken = 0
+    /// Changes whenever something moved at either end.
+    var progress: Int { sourceBytesUsed &+ sinkBytesTaken }
 
     /// - Parameters:
     ///   - framing: How the source marks the body's end.

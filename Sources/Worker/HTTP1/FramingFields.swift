@@ -78,6 +78,7 @@ enum FramingFields {
         var namingOptions = 0
         guard table.contains(.connection) else { return options }
         for position in table.lines.indices where table.lines[position].known == .connection {
+            // By far the most frequent value, without taking a list apart.
             let value = bytes.extracting(table.lines[position].value)
             if value.matchesIgnoringCase("keep-alive") {
                 options.isKeepAlive = true

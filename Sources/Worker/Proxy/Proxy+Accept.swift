@@ -23,9 +23,11 @@ extension Proxy {
         }
     }
 
-    /// At most one line every ten seconds: the state lasts, the news does not.
+    /// One line in this time at most: the state lasts, the news does not.
+    private static let exhaustionLogPauseNs: UInt64 = 10_000_000_000
+
     private func logExhaustion(_ error: Errno) {
-        guard exhaustionLoggedNs == 0 || nowNs >= exhaustionLoggedNs + 10_000_000_000 else { return }
+        guard exhaustionLoggedNs == 0 || nowNs >= exhaustionLoggedNs + Self.exhaustionLogPauseNs else { return }
         exhaustionLoggedNs = nowNs
         logger.warning("accepting pauses", metadata: ["reason": "\(error)"])
     }

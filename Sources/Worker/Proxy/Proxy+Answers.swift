@@ -6,12 +6,11 @@ extension Proxy {
     /// - Parameter isTableCurrent: The field table holds what could be read of this head.
     func refuse(_ connection: DownstreamConnection, _ error: ErrorType, isTableCurrent: Bool = false) {
         let exchange = openExchange(connection)
-        if let tracer {
+        if let tracer, isTableCurrent, let input = connection.input {
+            exchange.identity = tracer.identify(input.readable, table)
+            exchange.identity.keepsTraceState = false
+        } else if let tracer {
             exchange.identity = tracer.identify()
-            if isTableCurrent, let input = connection.input {
-                exchange.identity = tracer.identify(input.readable, table)
-                exchange.identity.keepsTraceState = false
-            }
         }
         retainRefused(exchange, connection)
         exchange.mustClose = true

@@ -7,9 +7,9 @@ extension Proxy {
         guard let client = exchange.downstream, let connection = exchange.upstream, !exchange.isRequestAbandoned
         else { return }
         exchange.isRequestBlocked = false
-        let before = exchange.requestRelay.sourceBytesUsed &+ exchange.requestRelay.sinkBytesTaken
+        let before = exchange.requestRelay.progress
         let outcome = exchange.requestRelay.pump(from: client, to: connection, buffers)
-        let moved = exchange.requestRelay.sourceBytesUsed &+ exchange.requestRelay.sinkBytesTaken != before
+        let moved = exchange.requestRelay.progress != before
         switch outcome {
         case .finished, .needsInput:
             armDeadlines(exchange, client, connection, requestMoved: moved)
@@ -52,9 +52,9 @@ extension Proxy {
     func pumpResponse(_ exchange: Exchange) {
         guard let client = exchange.downstream, let connection = exchange.upstream else { return }
         exchange.isResponseBlocked = false
-        let before = exchange.responseRelay.sourceBytesUsed &+ exchange.responseRelay.sinkBytesTaken
+        let before = exchange.responseRelay.progress
         let outcome = exchange.responseRelay.pump(from: connection, to: client, buffers)
-        let moved = exchange.responseRelay.sourceBytesUsed &+ exchange.responseRelay.sinkBytesTaken != before
+        let moved = exchange.responseRelay.progress != before
         switch outcome {
         case .finished:
             finishResponse(exchange)

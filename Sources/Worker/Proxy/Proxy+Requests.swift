@@ -109,15 +109,14 @@ extension Proxy {
         let isLastRequest =
             limits.requestsPerConnectionMax > 0 && connection.requestCount >= limits.requestsPerConnectionMax
         exchange.mustClose = !head.isPersistent || isLastRequest || isDraining
-        if let most = Self.positive(limits.requestBodyBytesMax), case .length(let count) = head.framing, count > most {
+        let bodyBytesMax = limits.requestBodyBytesMax
+        if bodyBytesMax > 0, case .length(let count) = head.framing, count > bodyBytesMax {
             return answer(exchange, .bodyTooLarge)
         }
         guard isSound else { return answer(exchange, .protocolError) }
         dispatch(exchange)
         noticeHalfClose(connection, exchange)
     }
-
-    private static func positive(_ value: Int) -> Int? { value > 0 ? value : nil }
 
     /// A fresh exchange for the connection; its clock runs from the head's first byte.
     func openExchange(_ connection: DownstreamConnection) -> Exchange {

@@ -18,10 +18,7 @@ struct LogLine {
     }
 
     mutating func text(_ key: StaticString, _ value: StaticString) {
-        begin(key)
-        if isJSON { buffer.append("\"") }
-        buffer.append(value)
-        if isJSON { buffer.append("\"") }
+        quoted(key) { buffer in buffer.append(value) }
     }
 
     /// A text from outside.
@@ -34,57 +31,62 @@ struct LogLine {
     }
 
     mutating func hex(_ key: StaticString, _ value: UInt64...) {
-        begin(key)
-        if isJSON { buffer.append("\"") }
-        for part in value { buffer.append(hex: part, digits: 16) }
-        if isJSON { buffer.append("\"") }
+        quoted(key) { buffer in
+            for part in value { buffer.append(hex: part, digits: 16) }
+        }
     }
 
     mutating func peer(_ key: StaticString, _ peer: PeerName) {
-        begin(key)
-        if isJSON { buffer.append("\"") }
-        let isIPv6 = peer.isIPv6
-        if isIPv6 { buffer.append("[") }
-        buffer.append(peer.ip)
-        if isIPv6 { buffer.append("]") }
-        buffer.append(":")
-        buffer.append(decimal: Int(peer.port))
-        if isJSON { buffer.append("\"") }
+        quoted(key) { buffer in
+            let isIPv6 = peer.isIPv6
+            if isIPv6 { buffer.append("[") }
+            buffer.append(peer.ip)
+            if isIPv6 { buffer.append("]") }
+            buffer.append(":")
+            buffer.append(decimal: Int(peer.port))
+        }
     }
 
     /// RFC 3339 in UTC with microseconds.
     mutating func time(_ key: StaticString, unixNs: UInt64) {
-        begin(key)
-        if isJSON { buffer.append("\"") }
         let date = CivilTime(unixNs: unixNs)
-        pad(date.year, 4)
-        buffer.append("-")
-        pad(date.month, 2)
-        buffer.append("-")
-        pad(date.day, 2)
-        buffer.append("T")
-        pad(date.hour, 2)
-        buffer.append(":")
-        pad(date.minute, 2)
-        buffer.append(":")
-        pad(date.second, 2)
-        buffer.append(".")
-        pad(date.microsecond, 6)
-        buffer.append("Z")
-        if isJSON { buffer.append("\"") }
+        quoted(key) { buffer in
+            Self.pad(date.year, 4, buffer)
+            buffer.append("-")
+            Self.pad(date.month, 2, buffer)
+            buffer.append("-")
+            Self.pad(date.day, 2, buffer)
+            buffer.append("T")
+            Self.pad(date.hour, 2, buffer)
+            buffer.append(":")
+            Self.pad(date.minute, 2, buffer)
+            buffer.append(":")
+            Self.pad(date.second, 2, buffer)
+            buffer.append(".")
+            Self.pad(date.microsecond, 6, buffer)
+            buffer.append("Z")
+        }
     }
 
     func end() {
         buffer.append(isJSON ? "}\n" : "\n")
     }
 
-    private func pad(_ value: Int, _ digits: Int) {
+    private static func pad(_ value: Int, _ digits: Int, _ buffer: ByteBuffer) {
         var divisor = 1
         for _ in 1..<digits { divisor *= 10 }
         while divisor > 0 {
             buffer.append(UInt8(ascii: "0") + UInt8(value / divisor % 10))
             divisor /= 10
         }
+    }
+
+    /// A value that JSON wants in quotation marks and logfmt does not.
+    private mutating func quoted(_ key: StaticString, _ write: (ByteBuffer) -> Void) {
+        begin(key)
+        if isJSON { buffer.append("\"") }
+        write(buffer)
+        if isJSON { buffer.append("\"") }
     }
 
     private mutating func begin(_ key: StaticString) {
