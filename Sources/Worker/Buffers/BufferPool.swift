@@ -21,42 +21,63 @@ final class BufferPool {
         }
     }
 
-    /// Free buffers of one size.
-    private struct Stack {
-        var free: ContiguousArray<ByteBuffer> = []
+    /// Free buffers of one size, linked: giving and taking is a few loads and stores.
+    private final class FreeList {
+        private let countMax: Int
+        private let bytes: Int
+        private var first: ByteBuffer?
+        private var count = 0
 
-        mutating func push(_ buffer: ByteBuffer, countMax: Int) {
-            if free.count < countMax { free.append(buffer) }
+        init(_ size: Size) {
+            countMax = size.freeMax
+            bytes = size.rawValue
+        }
+
+        func take() -> ByteBuffer {
+            guard let buffer = first else { return ByteBuffer(capacity: bytes) }
+            first = buffer.nextFree
+            buffer.nextFree = nil
+            count -= 1
+            return buffer
+        }
+
+        func give(_ buffer: ByteBuffer) {
+            guard count < countMax else { return }
+            buffer.nextFree = first
+            first = buffer
+            count += 1
         }
     }
 
-    private var small = Stack()
-    private var medium = Stack()
-    private var large = Stack()
+    private let small = FreeList(.small)
+    private let medium = FreeList(.medium)
+    private let large = FreeList(.large)
 
     /// An empty buffer.
     func take(_ size: Size) -> ByteBuffer {
         switch size {
-        case .small: small.free.popLast() ?? ByteBuffer(capacity: size.rawValue)
-        case .medium: medium.free.popLast() ?? ByteBuffer(capacity: size.rawValue)
-        case .large: large.free.popLast() ?? ByteBuffer(capacity: size.rawValue)
+        case .small: small.take()
+        case .medium: medium.take()
+        case .large: large.take()
         case .huge: ByteBuffer(capacity: size.rawValue)
         }
     }
 
     /// The smallest buffer that holds `bytes`.
     func take(holding bytes: Int) -> ByteBuffer {
-        for size in Size.allCases where bytes <= size.rawValue { return take(size) }
-        return ByteBuffer(capacity: bytes)
+        if bytes <= Size.small.rawValue { return small.take() }
+        if bytes <= Size.medium.rawValue { return medium.take() }
+        if bytes <= Size.large.rawValue { return large.take() }
+        return ByteBuffer(capacity: max(bytes, Size.huge.rawValue))
     }
 
     /// Takes a buffer back; its content is forgotten.
     func give(_ buffer: ByteBuffer) {
         buffer.reset()
         switch buffer.capacity {
-        case Size.small.rawValue: small.push(buffer, countMax: Size.small.freeMax)
-        case Size.medium.rawValue: medium.push(buffer, countMax: Size.medium.freeMax)
-        case Size.large.rawValue: large.push(buffer, countMax: Size.large.freeMax)
+        case Size.small.rawValue: small.give(buffer)
+        case Size.medium.rawValue: medium.give(buffer)
+        case Size.large.rawValue: large.give(buffer)
         default: break
         }
     }

@@ -17,6 +17,8 @@ final class Exchange {
         case finished
     }
 
+    /// The next one in the list of those that wait for their next use.
+    var nextFree: Exchange?
     var phase = Phase.waitingForConnection
     /// Nil only while the object waits for its next use.
     var downstream: DownstreamConnection?
@@ -54,10 +56,12 @@ final class Exchange {
 
     // Attempts.
     var attempt = AttemptRecord()
-    var pastAttempts: [AttemptRecord] = []
+    private(set) var pastAttempts: [AttemptRecord] = []
     var attemptCount = 0
     /// Backends to which a connection failed for this request, one entry a failure.
-    var connectFailures: [Int] = []
+    private(set) var connectFailures: [Int] = []
+    /// Whether there is anything in the two lists: cheaper to ask than an array, most of the time.
+    private(set) var hasFailures = false
     /// What this proxy's end of a tunnel has already sent a FIN to.
     var finishedClient = false
     var finishedBackend = false
@@ -75,7 +79,8 @@ final class Exchange {
     /// Where the head has the user agent.
     var userAgent: Range<Int> = 0..<0
     /// The caller's `tracestate`, empty without one.
-    var traceState: [UInt8] = []
+    private(set) var traceState: [UInt8] = []
+    private(set) var hasTraceState = false
 
     /// Index of the backend of the last attempt that had one, -1 when none had.
     var lastEndpoint: Int { attempt.endpoint >= 0 ? attempt.endpoint : pastAttempts.last?.endpoint ?? -1 }
@@ -118,9 +123,8 @@ final class Exchange {
         statusSent = 0
         localBodyBytes = 0
         attempt = AttemptRecord()
-        if !pastAttempts.isEmpty { pastAttempts = [] }
         attemptCount = 0
-        if !connectFailures.isEmpty { connectFailures = [] }
+        if hasFailures { forgetFailures() }
         finishedClient = false
         finishedBackend = false
         retryDenied = nil
@@ -132,6 +136,34 @@ final class Exchange {
         hadBodyError = false
         identity = TraceIdentity()
         userAgent = 0..<0
-        if !traceState.isEmpty { traceState = [] }
+        if hasTraceState { forgetTraceState() }
+    }
+
+    /// Keeps the attempt that failed, before another one begins.
+    func keepAttempt() {
+        pastAttempts.append(attempt)
+        hasFailures = true
+    }
+
+    /// No connection could be made to the backend of that index.
+    func connectFailed(endpoint: Int) {
+        connectFailures.append(endpoint)
+        hasFailures = true
+    }
+
+    func keepTraceState(_ state: [UInt8]) {
+        traceState = state
+        hasTraceState = true
+    }
+
+    private func forgetFailures() {
+        pastAttempts = []
+        connectFailures = []
+        hasFailures = false
+    }
+
+    private func forgetTraceState() {
+        traceState = []
+        hasTraceState = false
     }
 }

@@ -21,6 +21,8 @@ class Connection {
     /// The end of the peer's bytes has been read.
     final var sawEnd = false
     final var isClosed = false
+    /// Kept by `Deadlines`.
+    final var deadline = Deadline()
 
     init(descriptor: Int32, slot: Int, generation: UInt32) {
         self.descriptor = descriptor

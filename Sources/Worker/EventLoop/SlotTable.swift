@@ -1,12 +1,19 @@
 /// Numbered places for connections. A place is reused, its generation is not, so that an event or a
 /// waiting entry for an earlier occupant finds nothing.
+///
+/// Asked for every event, so the places stand in memory of its own, in which a look-up costs a few loads.
+/// Unsafe inside, safe to use: every number is checked against the count.
+@safe
 final class SlotTable<Occupant: AnyObject> {
     private struct Slot {
         var occupant: Occupant?
         var generation: UInt32 = 0
     }
 
-    private var slots: ContiguousArray<Slot> = []
+    private var slots: UnsafeMutablePointer<Slot>
+    private var room = 64
+    /// Places that were ever taken.
+    private var slotCount = 0
     private var free: ContiguousArray<Int32> = []
     let capacity: Int
     /// Occupied places.
@@ -14,6 +21,12 @@ final class SlotTable<Occupant: AnyObject> {
 
     init(capacity: Int) {
         self.capacity = capacity
+        unsafe slots = .allocate(capacity: room)
+    }
+
+    deinit {
+        unsafe slots.deinitialize(count: slotCount)
+        unsafe slots.deallocate()
     }
 
     var isFull: Bool { count >= capacity }
@@ -21,23 +34,18 @@ final class SlotTable<Occupant: AnyObject> {
     /// Takes a place for what `make` builds from its number and generation. Nil when the table is full.
     func insert(_ make: (_ slot: Int, _ generation: UInt32) -> Occupant) -> Occupant? {
         guard !isFull else { return nil }
-        let index: Int
-        if let reused = free.popLast() {
-            index = Int(reused)
-        } else {
-            index = slots.count
-            slots.append(Slot())
-        }
-        let occupant = make(index, slots[index].generation)
-        slots[index].occupant = occupant
+        let index = free.popLast().map(Int.init) ?? addSlot()
+        let occupant = make(index, unsafe slots[index].generation)
+        unsafe slots[index].occupant = occupant
         count += 1
         return occupant
     }
 
     func remove(_ slot: Int) {
-        guard slots[slot].occupant != nil else { return }
-        slots[slot].occupant = nil
-        slots[slot].generation = (slots[slot].generation + 1) & 0xFF_FFFF
+        precondition(slot >= 0 && slot < slotCount, "no slot \(slot)")
+        guard unsafe slots[slot].occupant != nil else { return }
+        unsafe slots[slot].occupant = nil
+        unsafe slots[slot].generation = (slots[slot].generation + 1) & 0xFF_FFFF
         free.append(Int32(slot))
         count -= 1
     }
@@ -45,15 +53,32 @@ final class SlotTable<Occupant: AnyObject> {
     /// The occupant, if the place still belongs to `generation`.
     @inline(__always)
     func occupant(_ slot: Int, generation: UInt32) -> Occupant? {
-        guard slot < slots.count, slots[slot].generation == generation else { return nil }
-        return slots[slot].occupant
+        guard slot >= 0, slot < slotCount, unsafe slots[slot].generation == generation else { return nil }
+        return unsafe slots[slot].occupant
     }
 
     /// Whoever is there now.
+    @inline(__always)
     func occupant(_ slot: Int) -> Occupant? {
-        slot < slots.count ? slots[slot].occupant : nil
+        guard slot >= 0, slot < slotCount else { return nil }
+        return unsafe slots[slot].occupant
     }
 
     /// Everybody, in the order of their places.
-    var occupants: [Occupant] { slots.compactMap(\.occupant) }
+    var occupants: [Occupant] { (0..<slotCount).compactMap { occupant($0) } }
+
+    private func addSlot() -> Int {
+        if slotCount == room { grow() }
+        unsafe (slots + slotCount).initialize(to: Slot())
+        slotCount += 1
+        return slotCount - 1
+    }
+
+    private func grow() {
+        let larger = UnsafeMutablePointer<Slot>.allocate(capacity: room * 2)
+        unsafe larger.moveInitialize(from: slots, count: slotCount)
+        unsafe slots.deallocate()
+        unsafe slots = larger
+        room *= 2
+    }
 }

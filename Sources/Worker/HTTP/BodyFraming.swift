@@ -5,4 +5,15 @@ enum BodyFraming: Equatable, Sendable {
     case chunked
     /// Responses only: the body ends with the connection.
     case untilClose
+
+    /// How many bytes are body as they stand: `.max` until the connection closes, -1 when there is framing between
+    /// them.
+    var rawBytesMax: Int {
+        switch self {
+        case .none: 0
+        case .length(let count): count
+        case .chunked: -1
+        case .untilClose: .max
+        }
+    }
 }

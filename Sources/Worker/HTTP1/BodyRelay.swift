@@ -31,7 +31,11 @@ final class BodyRelay {
     /// Room that the framing around one piece of data takes at most.
     private static let chunkFramingBytes = 24
 
-    private(set) var reader: BodyReader
+    private(set) var framing: BodyFraming
+    /// Bytes of a raw body that have not passed yet, `.max` until the source closes; -1 when the chunked coding is on
+    /// either side, and `reader` takes the body apart.
+    private var rawBytesLeft: Int
+    private var reader = BodyReader(.none)
     /// Whether the sink gets the chunked coding.
     private var writesChunks: Bool
     private var bytesMax: Int
@@ -50,16 +54,20 @@ final class BodyRelay {
     ///   - writesChunks: Whether the sink gets chunks; else it gets the bytes as they are.
     ///   - bytesMax: Refuses a longer body; 0 for no limit.
     init(_ framing: BodyFraming, writesChunks: Bool, bytesMax: Int = 0) {
-        reader = BodyReader(framing)
+        self.framing = framing
         self.writesChunks = writesChunks
         self.bytesMax = bytesMax
+        rawBytesLeft = 0
+        restart(framing, writesChunks: writesChunks, bytesMax: bytesMax)
     }
 
     /// Begins with another body; the parameters are those of `init`.
     func restart(_ framing: BodyFraming, writesChunks: Bool, bytesMax: Int = 0) {
-        reader = BodyReader(framing)
+        self.framing = framing
         self.writesChunks = writesChunks
         self.bytesMax = bytesMax
+        rawBytesLeft = writesChunks ? -1 : framing.rawBytesMax
+        if rawBytesLeft < 0 { reader = BodyReader(framing) }
         isLastChunkWritten = false
         bodyBytes = 0
         sourceBytesUsed = 0
@@ -67,7 +75,7 @@ final class BodyRelay {
     }
 
     /// True when every byte of the body has been taken from the source.
-    var isRead: Bool { reader.isFinished || isLastChunkWritten }
+    var isRead: Bool { rawBytesLeft == 0 || isLastChunkWritten || (rawBytesLeft < 0 && reader.isFinished) }
 
     /// Moves what can be moved now.
     func pump(from source: Connection, to sink: Connection, _ buffers: BufferPool) -> Outcome {
@@ -93,8 +101,8 @@ final class BodyRelay {
                 return flushed(sink, buffers)
             }
             let stop =
-                if let raw = reader.rawBytesMax, !writesChunks {
-                    sendRaw(input, countMax: raw, sink, buffers)
+                if rawBytesLeft >= 0 {
+                    sendRaw(input, countMax: rawBytesLeft, sink, buffers)
                 } else {
                     recode(input, sink, buffers)
                 }
@@ -138,7 +146,7 @@ final class BodyRelay {
     }
 
     private func passed(_ count: Int) {
-        reader.rawBytesPassed(count)
+        if rawBytesLeft != .max { rawBytesLeft -= count }
         bodyBytes += count
         sourceBytesUsed += count
     }
@@ -244,7 +252,7 @@ final class BodyRelay {
     }
 
     private func sourceEnded(_ sink: Connection, _ buffers: BufferPool) -> Outcome {
-        guard reader.framing == .untilClose else { return .sourceEnded }
+        guard framing == .untilClose else { return .sourceEnded }
         return finish(sink, buffers)
     }
 }

@@ -46,7 +46,7 @@ extension Proxy {
             logger.warning("a client's connection cannot be watched", metadata: ["reason": "\(error)"])
             return closeDownstream(connection)
         }
-        downstreamDeadlines.arm(connection.slot, .keepAlive, nowNs: nowNs)
+        downstreamDeadlines.arm(connection, .keepAlive, nowNs: nowNs)
     }
 
     /// Starts or stops listening as the table fills, descriptors run out, or the worker drains. Called

@@ -36,7 +36,7 @@ extension Proxy {
         exchange.streamingStartNs = stampNs()
         // What was not read of the request would be taken for the next one.
         if !exchange.isRequestRead || isDraining { exchange.mustClose = true }
-        downstreamDeadlines.disarm(client.slot)
+        downstreamDeadlines.disarm(client)
         let output = client.outputBuffer(room: 512, buffers)
         exchange.localBodyBytes = LocalAnswer.write(
             error, status: status, closes: exchange.mustClose, isHead: exchange.head.method == .head,
@@ -59,7 +59,7 @@ extension Proxy {
         case .bytes: finish(exchange)
         case .wouldBlock:
             exchange.isResponseBlocked = true
-            downstreamDeadlines.arm(client.slot, .clientStall, nowNs: nowNs)
+            downstreamDeadlines.arm(client, .clientStall, nowNs: nowNs)
         case .failed: abort(exchange)
         case .endOfStream: preconditionFailure("send(2) has no end of stream")
         }

@@ -82,17 +82,17 @@ extension Proxy {
         _ exchange: Exchange, _ client: DownstreamConnection, _ connection: UpstreamConnection,
         requestMoved: Bool = false, responseMoved: Bool = false
     ) {
-        let running = downstreamDeadlines.armed(client.slot)
+        let running = downstreamDeadlines.armed(client)
         if let wanted = clientDeadline(exchange) {
             let moved = wanted == .clientBody ? requestMoved : responseMoved
-            if moved || running != wanted { downstreamDeadlines.arm(client.slot, wanted, nowNs: nowNs) }
+            if moved || running != wanted { downstreamDeadlines.arm(client, wanted, nowNs: nowNs) }
         } else if running != .halfClose || exchange.statusSent > 0 {
-            downstreamDeadlines.disarm(client.slot)
+            downstreamDeadlines.disarm(client)
         }
-        guard let wanted = upstreamDeadline(exchange) else { return upstreamDeadlines.disarm(connection.slot) }
+        guard let wanted = upstreamDeadline(exchange) else { return upstreamDeadlines.disarm(connection) }
         let moved = wanted == .stall && (exchange.phase == .streaming ? responseMoved : requestMoved)
-        if moved || upstreamDeadlines.armed(connection.slot) != wanted {
-            upstreamDeadlines.arm(connection.slot, wanted, nowNs: nowNs)
+        if moved || upstreamDeadlines.armed(connection) != wanted {
+            upstreamDeadlines.arm(connection, wanted, nowNs: nowNs)
         }
     }
 

@@ -6,7 +6,7 @@ extension Proxy {
     /// Closes a client's connection that serves nothing.
     func closeDownstream(_ connection: DownstreamConnection) {
         precondition(connection.exchange == nil, "client \(connection.slot) is closed while it is served")
-        downstreamDeadlines.disarm(connection.slot)
+        downstreamDeadlines.remove(connection)
         connection.close(buffers)
         downstreams.remove(connection.slot)
     }
@@ -17,7 +17,7 @@ extension Proxy {
         Socket.finishSending(connection.descriptor)
         connection.phase = .lingering
         connection.lingeredBytes = 0
-        downstreamDeadlines.arm(connection.slot, .linger, nowNs: nowNs)
+        downstreamDeadlines.arm(connection, .linger, nowNs: nowNs)
         linger(connection)
     }
 
@@ -41,7 +41,7 @@ extension Proxy {
         switch connection.endpoint.pool.connectionReleased(connection.slot) {
         case .keepIdle:
             connection.isIdle = true
-            upstreamDeadlines.arm(connection.slot, .idle, nowNs: nowNs)
+            upstreamDeadlines.arm(connection, .idle, nowNs: nowNs)
         case .close: discardUpstream(connection)
         case .hand(let waiter): hand(connection, to: waiter)
         }
@@ -49,7 +49,7 @@ extension Proxy {
 
     private func hand(_ connection: UpstreamConnection, to waiter: PoolState.Waiter) {
         guard let exchange = waitingExchange(waiter, connection.endpoint) else { return releaseUpstream(connection) }
-        downstreamDeadlines.disarm(waiter.slot)
+        if let client = exchange.downstream { downstreamDeadlines.disarm(client) }
         attach(exchange, connection)
         sendRequest(exchange)
         if let client = downstreams.occupant(waiter.slot, generation: waiter.generation) {
@@ -68,7 +68,7 @@ extension Proxy {
     /// Closes a connection that its pool has forgotten.
     func discardUpstream(_ connection: UpstreamConnection) {
         precondition(connection.exchange == nil, "upstream \(connection.slot) is closed while it serves")
-        upstreamDeadlines.disarm(connection.slot)
+        upstreamDeadlines.remove(connection)
         connection.close(buffers)
         upstreams.remove(connection.slot)
     }

@@ -23,15 +23,17 @@ extension Proxy {
         var healthy = 0
         for endpoint in endpoints where endpoint.health.isHealthy { healthy += 1 }
         exchange.attempt.healthyCount = healthy
-        let chosen = strategy.choose(among: endpoints.count) { index in
+        var turn = strategy
+        let chosen = turn.choose(among: endpoints.count) { index in
             endpoints[index].health.admits(nowNs: nowNs) && isReachable(endpoints[index], for: exchange)
         }
+        strategy = turn
         return chosen.map { endpoints[$0] }
     }
 
     /// False when every address of the backend has failed for this request.
     private func isReachable(_ endpoint: Endpoint, for exchange: Exchange) -> Bool {
-        guard !exchange.connectFailures.isEmpty else { return true }
+        guard exchange.hasFailures else { return true }
         let failures = exchange.connectFailures.reduce(0) { $0 + ($1 == endpoint.index ? 1 : 0) }
         return failures < endpoint.addresses.count
     }
@@ -50,10 +52,11 @@ extension Proxy {
 
     private func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
-        exchange.attempt.idleCount = endpoint.pool.idleCount
-        exchange.attempt.activeCount = endpoint.pool.activeCount
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
-        switch endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter) {
+        let acquired = endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter)
+        exchange.attempt.idleCount = acquired.idleBefore
+        exchange.attempt.activeCount = acquired.activeBefore
+        switch acquired.action {
         case .reuse(let slot):
             guard let connection = upstreams.occupant(slot) else {
                 preconditionFailure("idle connection \(slot) is gone")
@@ -70,7 +73,7 @@ extension Proxy {
         case .wait:
             exchange.attempt.poolOutcome = .waited
             exchange.phase = .waitingForConnection
-            downstreamDeadlines.arm(client.slot, .poolWait, nowNs: nowNs)
+            downstreamDeadlines.arm(client, .poolWait, nowNs: nowNs)
         case .reject:
             abandonTrial(exchange)
             exchange.attempt.error = .poolQueueFull
@@ -87,7 +90,7 @@ extension Proxy {
     /// A connection became free, or may be made, for the first request in line.
     func connectWaiter(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) {
         guard let exchange = waitingExchange(waiter, endpoint) else { return releasePlace(endpoint) }
-        downstreamDeadlines.disarm(waiter.slot)
+        if let client = exchange.downstream { downstreamDeadlines.disarm(client) }
         connect(exchange, endpoint)
         if let client = downstreams.occupant(waiter.slot, generation: waiter.generation) {
             noticeHalfClose(client, exchange)
@@ -145,7 +148,7 @@ extension Proxy {
             return connectFailed(exchange, .resourceExhausted)
         }
         if isConnecting {
-            upstreamDeadlines.arm(connection.slot, .connect, nowNs: nowNs)
+            upstreamDeadlines.arm(connection, .connect, nowNs: nowNs)
         } else {
             connected(exchange, connection)
         }
@@ -166,7 +169,7 @@ extension Proxy {
         let now = stampNs()
         exchange.attempt.connectEndNs = now
         exchange.attempt.connectionEndNs = now
-        upstreamDeadlines.disarm(connection.slot)
+        upstreamDeadlines.disarm(connection)
         sendRequest(exchange)
     }
 
@@ -182,7 +185,7 @@ extension Proxy {
 
     /// Gives an idle connection to the request.
     func attach(_ exchange: Exchange, _ connection: UpstreamConnection) {
-        upstreamDeadlines.disarm(connection.slot)
+        upstreamDeadlines.disarm(connection)
         connection.isIdle = false
         exchange.upstream = connection
         connection.exchange = exchange

@@ -11,7 +11,7 @@ extension Proxy {
         exchange.attempt.connectEndNs = now
         exchange.attempt.connectionEndNs = now
         if error.countsAgainstBackend { endpoint.addressFailed(exchange.attempt.addressIndex) }
-        exchange.connectFailures.append(endpoint.index)
+        exchange.connectFailed(endpoint: endpoint.index)
         attemptFailed(exchange, error, connectionEnded: true, isConnectFailure: true, atNs: now)
     }
 
@@ -63,7 +63,7 @@ extension Proxy {
 
     private func retry(_ exchange: Exchange, _ reason: RetryPolicy.Reason) {
         exchange.attempt.retry = reason
-        exchange.pastAttempts.append(exchange.attempt)
+        exchange.keepAttempt()
         restartRequestRelay(exchange)
         exchange.isRequestAbandoned = false
         exchange.isRequestBlocked = false
@@ -144,7 +144,7 @@ extension Proxy {
         exchange.error = error
         // A body that ends with the connection looks complete after FIN, so it must be a reset.
         if let client = exchange.downstream,
-            exchange.responseRelay.reader.framing == .untilClose
+            exchange.responseRelay.framing == .untilClose
                 || exchange.response.framing == .chunked && exchange.head.minorVersion == 0
         {
             Socket.resetOnClose(client.descriptor)

@@ -91,12 +91,10 @@ extension Proxy {
     }
 
     private func expireDeadlines() {
-        while let (slot, kind) = downstreamDeadlines.popExpired(nowNs: nowNs) {
-            guard let connection = downstreams.occupant(slot) else { continue }
+        while let (connection, kind) = downstreamDeadlines.popExpired(nowNs: nowNs, { downstreams.occupant($0) }) {
             downstreamExpired(connection, kind)
         }
-        while let (slot, kind) = upstreamDeadlines.popExpired(nowNs: nowNs) {
-            guard let connection = upstreams.occupant(slot) else { continue }
+        while let (connection, kind) = upstreamDeadlines.popExpired(nowNs: nowNs, { upstreams.occupant($0) }) {
             upstreamExpired(connection, kind)
         }
     }

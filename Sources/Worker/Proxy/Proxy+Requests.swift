@@ -88,8 +88,8 @@ extension Proxy {
         case .bytes: return true
         case .wouldBlock:
             connection.parkInput(buffers)
-            if downstreamDeadlines.armed(connection.slot) != .requestHead {
-                downstreamDeadlines.arm(connection.slot, .requestHead, nowNs: nowNs)
+            if downstreamDeadlines.armed(connection) != .requestHead {
+                downstreamDeadlines.arm(connection, .requestHead, nowNs: nowNs)
             }
         case .endOfStream, .failed:
             closeDownstream(connection)
@@ -118,14 +118,22 @@ extension Proxy {
         noticeHalfClose(connection, exchange)
     }
 
+    private func takeFreeExchange() -> Exchange? {
+        guard let exchange = freeExchange else { return nil }
+        freeExchange = exchange.nextFree
+        exchange.nextFree = nil
+        freeExchangeCount -= 1
+        return exchange
+    }
+
     /// A fresh exchange for the connection; its clock runs from the head's first byte.
     func openExchange(_ connection: DownstreamConnection) -> Exchange {
-        let exchange = freeExchanges.popLast() ?? Exchange()
+        let exchange = takeFreeExchange() ?? Exchange()
         exchange.downstream = connection
         connection.exchange = exchange
         connection.phase = .serving
         connection.requestCount += 1
-        downstreamDeadlines.disarm(connection.slot)
+        downstreamDeadlines.disarm(connection)
         // The head's own reading is recent where the head came in one piece, as nearly always.
         if connection.headStartedNs != nowNs { _ = stampNs() }
         exchange.startedNs = connection.headStartedNs == 0 ? nowNs : connection.headStartedNs
@@ -171,7 +179,7 @@ extension Proxy {
         exchange.identity = tracer.identify(retained.readable, table)
         exchange.userAgent = table.first(.userAgent)?.value ?? 0..<0
         if exchange.identity.keepsTraceState, table.contains(.tracestate) {
-            exchange.traceState = Self.joinedTraceState(retained.readable, table)
+            exchange.keepTraceState(Self.joinedTraceState(retained.readable, table))
         }
     }
 
@@ -196,7 +204,7 @@ extension Proxy {
     private func clientHalfClosed(_ exchange: Exchange) {
         guard let connection = exchange.downstream, exchange.statusSent == 0, exchange.phase != .answering
         else { return }
-        guard downstreamDeadlines.armed(connection.slot) == nil else { return }
-        downstreamDeadlines.arm(connection.slot, .halfClose, nowNs: nowNs)
+        guard downstreamDeadlines.armed(connection) == nil else { return }
+        downstreamDeadlines.arm(connection, .halfClose, nowNs: nowNs)
     }
 }

@@ -6,6 +6,7 @@ extension Proxy {
     private static let readsPerTurn = 16
     /// Interim responses to one request; a backend that sends more is not making sense.
     private static let interimMax = 32
+    private static let freeExchangesMax = 256
 
     func upstreamEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
         if connection.isConnecting {
@@ -179,9 +180,16 @@ extension Proxy {
         closeExchange(exchange)
         if mustClose { return startLinger(client) }
         client.phase = .reading
-        downstreamDeadlines.arm(client.slot, .keepAlive, nowNs: nowNs)
+        downstreamDeadlines.arm(client, .keepAlive, nowNs: nowNs)
         // Pipelined requests, or an end that was announced while this one was served.
         if client.hasInput || client.isReadable { deferDownstream(client) }
+    }
+
+    private func keepForNextUse(_ exchange: Exchange) {
+        guard freeExchangeCount < Self.freeExchangesMax else { return }
+        exchange.nextFree = freeExchange
+        freeExchange = exchange
+        freeExchangeCount += 1
     }
 
     /// Writes the trace and the log line and takes the exchange apart.
@@ -195,6 +203,6 @@ extension Proxy {
         if tableOwner === exchange { tableOwner = nil }
         client.exchange = nil
         exchange.reset()
-        if freeExchanges.count < 256 { freeExchanges.append(exchange) }
+        keepForNextUse(exchange)
     }
 }

@@ -22,7 +22,7 @@ extension Proxy {
         connection.releaseEmptyInput(buffers)
         exchange.requestRelay.restart(.untilClose, writesChunks: false)
         exchange.responseRelay.restart(.untilClose, writesChunks: false)
-        upstreamDeadlines.disarm(connection.slot)
+        upstreamDeadlines.disarm(connection)
         pumpTunnel(exchange)
     }
 
@@ -45,7 +45,7 @@ extension Proxy {
             exchange.finishedBackend = true
             Socket.finishSending(connection.descriptor)
         }
-        downstreamDeadlines.arm(client.slot, .tunnelIdle, nowNs: nowNs)
+        downstreamDeadlines.arm(client, .tunnelIdle, nowNs: nowNs)
         if toClient == .yielded || toBackend == .yielded { deferUpstream(connection) }
     }
 

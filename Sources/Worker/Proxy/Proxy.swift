@@ -49,8 +49,8 @@ final class Proxy {
     let buffers = BufferPool()
     let downstreams: SlotTable<DownstreamConnection>
     let upstreams: SlotTable<UpstreamConnection>
-    var downstreamDeadlines: DeadlineLists<DownstreamDeadline>
-    var upstreamDeadlines: DeadlineLists<UpstreamDeadline>
+    let downstreamDeadlines: Deadlines<DownstreamDeadline>
+    let upstreamDeadlines: Deadlines<UpstreamDeadline>
     var deferred: [DeferredWork] = []
     /// The deferred work that is being done; its storage changes places with `deferred`.
     var running: [DeferredWork] = []
@@ -62,7 +62,9 @@ final class Proxy {
     /// Field lines of the message that was parsed last, and whose they are.
     var table = FieldTable()
     var tableOwner: Exchange?
-    var freeExchanges: [Exchange] = []
+    /// Exchanges that wait for their next use, linked.
+    var freeExchange: Exchange?
+    var freeExchangeCount = 0
 
     var listeners: [Int32]
     var isAccepting = false
@@ -93,8 +95,8 @@ final class Proxy {
         downstreams = SlotTable(capacity: limits.connectionsMax)
         upstreams = SlotTable(capacity: Int(Int32.max))
         let timeouts = configuration.timeouts
-        downstreamDeadlines = DeadlineLists { kind in Self.durationNs(kind, timeouts, configuration.pool) }
-        upstreamDeadlines = DeadlineLists { kind in Self.durationNs(kind, timeouts) }
+        downstreamDeadlines = Deadlines { kind in Self.durationNs(kind, timeouts, configuration.pool) }
+        upstreamDeadlines = Deadlines { kind in Self.durationNs(kind, timeouts) }
         accessLog = configuration.accessLog.map { AccessLogWriter($0) }
         if configuration.isTracing, let segment = inheritance.segment {
             tracer = Tracer(

@@ -19,6 +19,13 @@ struct PoolState: Sendable {
         var generation: UInt32
     }
 
+    /// What to do, and how the pool stood before.
+    struct Acquired: Equatable {
+        var action: AcquireAction
+        var idleBefore: Int
+        var activeBefore: Int
+    }
+
     enum AcquireAction: Equatable {
         case reuse(connection: Int)
         case connect
@@ -49,7 +56,13 @@ struct PoolState: Sendable {
 
     /// A request wants a connection.
     /// - Parameter allowsReuse: False when it must be a fresh one.
-    mutating func acquire(allowsReuse: Bool, waiter: Waiter) -> AcquireAction {
+    mutating func acquire(allowsReuse: Bool, waiter: Waiter) -> Acquired {
+        let (idleBefore, activeBefore) = (idleCount, activeCount)
+        let action = action(allowsReuse: allowsReuse, waiter: waiter)
+        return Acquired(action: action, idleBefore: idleBefore, activeBefore: activeBefore)
+    }
+
+    private mutating func action(allowsReuse: Bool, waiter: Waiter) -> AcquireAction {
         if allowsReuse, let connection = idle.popLast() { return .reuse(connection: Int(connection)) }
         if total < limits.connectionsMax {
             total += 1

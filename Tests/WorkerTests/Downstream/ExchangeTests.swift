@@ -20,9 +20,9 @@ import Testing
         used.statusSent = 200
         used.localBodyBytes = 3
         used.attempt.endpoint = 1
-        used.pastAttempts = [AttemptRecord()]
+        used.keepAttempt()
         used.attemptCount = 2
-        used.connectFailures = [1]
+        used.connectFailed(endpoint: 1)
         (used.finishedClient, used.finishedBackend) = (true, true)
         used.retryDenied = (.connectFailed, .attemptsExhausted, 7)
         (used.startedNs, used.startedUnixNs, used.streamingStartNs, used.endedNs) = (1, 2, 3, 4)
@@ -30,7 +30,7 @@ import Testing
         used.hadBodyError = true
         used.identity.flags = 1
         used.userAgent = 1..<2
-        used.traceState = [1]
+        used.keepTraceState([1])
         used.downstream = DownstreamConnection(descriptor: -1, slot: 0, generation: 0, peer: TracerStage.peer)
         used.reset()
         #expect(Self.facts(used) == Self.facts(Exchange()))

@@ -150,7 +150,7 @@ final class TracerStage {
     func retry(_ exchange: Exchange, _ error: ErrorType, _ reason: RetryPolicy.Reason) {
         fail(exchange, error)
         exchange.attempt.retry = reason
-        exchange.pastAttempts.append(exchange.attempt)
+        exchange.keepAttempt()
     }
 
     /// The attempt fails.
@@ -628,7 +628,7 @@ final class TracerStage {
     @Test func theCallersTraceGoesOn() throws {
         let exchange = stage.exchange(
             "GET / HTTP/1.1\r\nHost: a\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n")
-        exchange.traceState = Array("a=1,b=2".utf8)
+        exchange.keepTraceState(Array("a=1,b=2".utf8))
         stage.succeed(exchange)
         let tree = try trace(exchange)
         #expect((tree.traceIDHigh, tree.traceIDLow) == (0x0AF7_6519_16CD_43DD, 0x8448_EB21_1C80_319C))
@@ -670,7 +670,7 @@ final class TracerStage {
         let exchange = stage.exchange(
             "\(long.prefix(64)) /\(long) HTTP/1.1\r\nHost: \(long.prefix(3000))\r\nUser-Agent: \(long)\r\n"
                 + "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n")
-        exchange.traceState = Array("a=\(long)".utf8)
+        exchange.keepTraceState(Array("a=\(long)".utf8))
         for number in 0..<3 {
             stage.select(exchange, 0, from: 10 + UInt64(number) * 100)
             stage.connect(exchange)
@@ -692,7 +692,7 @@ final class TracerStage {
     @Test func aLongTraceStateTakesNoSpansRoom() throws {
         let exchange = stage.exchange(Self.request)
         stage.succeed(exchange)
-        exchange.traceState = Array("a=\(String(repeating: "x", count: 20_000))".utf8)
+        exchange.keepTraceState(Array("a=\(String(repeating: "x", count: 20_000))".utf8))
         let tree = try trace(exchange)
         #expect(tree.traceState.utf8.count == 20_002)
         #expect(tree.spans.count == 8)

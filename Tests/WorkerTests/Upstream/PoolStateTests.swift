@@ -19,7 +19,7 @@ import Testing
 
     @Test func theFirstRequestConnects() {
         var pool = pool()
-        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(0)) == .connect)
+        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(0)).action == .connect)
         #expect(pool.total == 1)
         #expect(pool.activeCount == 1)
         #expect(pool.idleCount == 0)
@@ -27,20 +27,20 @@ import Testing
 
     @Test func theConnectionUsedLastIsUsedNext() {
         var pool = pool(idleConnections: 3)
-        let order = (0..<3).map { _ in pool.acquire(allowsReuse: true, waiter: Self.waiter(0)) }
+        let order = (0..<3).map { _ in pool.acquire(allowsReuse: true, waiter: Self.waiter(0)).action }
         #expect(order == [.reuse(connection: 3), .reuse(connection: 2), .reuse(connection: 1)])
         #expect(pool.activeCount == 3)
     }
 
     @Test func aFreshConnectionLeavesTheIdleOnesAlone() {
         var pool = pool(idleConnections: 2)
-        #expect(pool.acquire(allowsReuse: false, waiter: Self.waiter(0)) == .connect)
+        #expect(pool.acquire(allowsReuse: false, waiter: Self.waiter(0)).action == .connect)
         #expect(pool.idleCount == 2)
     }
 
     @Test func aFreshConnectionInAFullPoolTakesThePlaceOfTheOldestIdleOne() {
         var pool = pool(idleConnections: 4)
-        #expect(pool.acquire(allowsReuse: false, waiter: Self.waiter(0)) == .connectReplacing(connection: 1))
+        #expect(pool.acquire(allowsReuse: false, waiter: Self.waiter(0)).action == .connectReplacing(connection: 1))
         #expect(pool.total == 4)
         #expect(pool.idleCount == 3)
     }
@@ -48,8 +48,8 @@ import Testing
     @Test func aFullPoolMakesRequestsWaitInLine() {
         var pool = pool(connections: 1)
         _ = pool.acquire(allowsReuse: true, waiter: Self.waiter(1))
-        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(2)) == .wait)
-        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(3)) == .wait)
+        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(2)).action == .wait)
+        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(3)).action == .wait)
         #expect(pool.connectionReleased(9) == .hand(to: Self.waiter(2)))
         #expect(pool.connectionReleased(9) == .hand(to: Self.waiter(3)))
         #expect(pool.connectionReleased(9) == .keepIdle)
@@ -59,7 +59,7 @@ import Testing
         var pool = pool(connections: 1, waiters: 1)
         _ = pool.acquire(allowsReuse: true, waiter: Self.waiter(1))
         _ = pool.acquire(allowsReuse: true, waiter: Self.waiter(2))
-        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(3)) == .reject)
+        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(3)).action == .reject)
         #expect(pool.waiterCount == 1)
     }
 
@@ -84,13 +84,13 @@ import Testing
         var pool = pool(connections: 1)
         _ = pool.acquire(allowsReuse: true, waiter: Self.waiter(1))
         #expect(pool.connectionClosed(nil) == nil)
-        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(2)) == .connect)
+        #expect(pool.acquire(allowsReuse: true, waiter: Self.waiter(2)).action == .connect)
     }
 
     @Test func anIdleConnectionThatClosesIsNotGivenToAnybody() {
         var pool = pool(idleConnections: 3)
         #expect(pool.connectionClosed(2) == nil)
-        let order = (0..<3).map { _ in pool.acquire(allowsReuse: true, waiter: Self.waiter(0)) }
+        let order = (0..<3).map { _ in pool.acquire(allowsReuse: true, waiter: Self.waiter(0)).action }
         #expect(order == [.reuse(connection: 3), .reuse(connection: 1), .connect])
     }
 
@@ -160,7 +160,7 @@ private struct PoolModel {
     }
 
     private mutating func acquire(_ waiter: PoolState.Waiter, allowsReuse: Bool) -> String? {
-        let action = pool.acquire(allowsReuse: allowsReuse, waiter: waiter)
+        let action = pool.acquire(allowsReuse: allowsReuse, waiter: waiter).action
         let right: PoolState.AcquireAction
         if allowsReuse, let last = idle.popLast() {
             right = .reuse(connection: last)
