@@ -11,13 +11,13 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 
 
 private func check(_ input: FuzzInput, _ limits: RequestParser.Limits) {
     let parser = RequestParser(limits: limits)
-    var table = FieldTable()
+    let table = FieldTable()
     for count in input.prefixCounts {
         let prefix = Array(input.bytes.prefix(count))
-        let part = parser.parse(prefix.span, into: &table)
-        if part != .incomplete { require(part == parser.parse(input.bytes.span, into: &table), "a verdict is final") }
+        let part = parser.parse(prefix.span, into: table)
+        if part != .incomplete { require(part == parser.parse(input.bytes.span, into: table), "a verdict is final") }
     }
-    guard case .complete(let head) = parser.parse(input.bytes.span, into: &table) else { return }
+    guard case .complete(let head) = parser.parse(input.bytes.span, into: table) else { return }
     require(head.headBytes <= limits.headBytesMax, "the head is within its limit")
     require(head.target.count <= limits.targetBytesMax, "the target is within its limit")
     require(table.lines.count <= limits.fieldsMax, "the fields are within their limit")

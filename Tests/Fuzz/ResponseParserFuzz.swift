@@ -10,14 +10,14 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 
 }
 
 private func check(_ input: FuzzInput, _ parser: ResponseParser, answering method: Method) {
-    var table = FieldTable()
+    let table = FieldTable()
     for count in input.prefixCounts {
         let prefix = Array(input.bytes.prefix(count))
-        let part = parser.parse(prefix.span, answering: method, into: &table)
+        let part = parser.parse(prefix.span, answering: method, into: table)
         if part == .incomplete { continue }
-        require(part == parser.parse(input.bytes.span, answering: method, into: &table), "a verdict is final")
+        require(part == parser.parse(input.bytes.span, answering: method, into: table), "a verdict is final")
     }
-    guard case .complete(let head) = parser.parse(input.bytes.span, answering: method, into: &table) else { return }
+    guard case .complete(let head) = parser.parse(input.bytes.span, answering: method, into: table) else { return }
     require(head.headBytes <= parser.headBytesMax, "the head is within its limit")
     require(table.lines.count <= ResponseParser.fieldsMax, "the fields are within their limit")
     checkStatusLine(input.bytes, head)

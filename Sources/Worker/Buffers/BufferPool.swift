@@ -34,16 +34,15 @@ final class BufferPool {
         }
 
         func take() -> ByteBuffer {
-            guard let buffer = first else { return ByteBuffer(capacity: bytes) }
-            first = buffer.nextFree
-            buffer.nextFree = nil
+            guard let buffer = first.take() else { return ByteBuffer(capacity: bytes) }
+            first = buffer.nextFree.take()
             count -= 1
             return buffer
         }
 
-        func give(_ buffer: ByteBuffer) {
+        func give(_ buffer: consuming ByteBuffer) {
             guard count < countMax else { return }
-            buffer.nextFree = first
+            buffer.nextFree = first.take()
             first = buffer
             count += 1
         }
@@ -72,7 +71,7 @@ final class BufferPool {
     }
 
     /// Takes a buffer back; its content is forgotten.
-    func give(_ buffer: ByteBuffer) {
+    func give(_ buffer: consuming ByteBuffer) {
         buffer.reset()
         switch buffer.capacity {
         case Size.small.rawValue: small.give(buffer)

@@ -151,7 +151,9 @@ final class BodyRelay {
         sourceBytesUsed += count
     }
 
-    /// Decodes and, where the sink wants chunks, encodes: one copy into the sink's output.
+    /// Decodes and, where the sink wants chunks, encodes: one copy into the sink's output. Not inlined, so that raw
+    /// bodies do not pay for the checks of its accesses.
+    @inline(never)
     private func recode(_ input: ByteBuffer, _ sink: Connection, _ buffers: BufferPool) -> Outcome? {
         let wanted = min(input.readableBytes + Self.chunkFramingBytes, Self.chunkedOutputBytes)
         let output = sink.outputBuffer(room: sink.hasOutput ? Self.chunkFramingBytes + 1 : wanted, buffers)

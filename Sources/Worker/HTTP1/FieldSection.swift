@@ -17,7 +17,7 @@ enum FieldSection {
     ///   - start: Where the first field line (or the empty line) begins.
     ///   - table: Filled with the lines; the caller has reset it.
     ///   - fieldsMax: Refuses more lines than this.
-    static func parse(_ bytes: Span<UInt8>, from start: Int, into table: inout FieldTable, fieldsMax: Int) -> Outcome {
+    static func parse(_ bytes: Span<UInt8>, from start: Int, into table: FieldTable, fieldsMax: Int) -> Outcome {
         var index = start
         while index < bytes.count {
             if bytes[index] == 0x0D { return endOfSection(bytes, at: index) }

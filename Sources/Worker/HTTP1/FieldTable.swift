@@ -72,21 +72,54 @@ struct FieldLine: Sendable {
 
 /// The field section of one message: offsets into its bytes, in order. Reused from message to message,
 /// so that parsing allocates nothing.
-struct FieldTable: Sendable {
-    private(set) var lines: ContiguousArray<FieldLine> = []
+///
+/// Unsafe inside, safe to use: lines stand in memory of the table's own, and every number is checked against
+/// the count.
+@safe
+final class FieldTable {
+    /// The field lines, in order. A view: it changes with the table.
+    struct Lines: RandomAccessCollection {
+        fileprivate let table: FieldTable
+
+        var startIndex: Int { 0 }
+        var endIndex: Int { table.count }
+
+        @inline(__always)
+        subscript(position: Int) -> FieldLine { table[position] }
+    }
+
+    private var storage: UnsafeMutablePointer<FieldLine>
+    private var capacity: Int
+    private(set) var count = 0
     private var seen: UInt32 = 0
 
     init(capacity: Int = 128) {
-        lines.reserveCapacity(capacity)
+        self.capacity = max(1, capacity)
+        unsafe storage = .allocate(capacity: self.capacity)
     }
 
-    mutating func reset() {
-        lines.removeAll(keepingCapacity: true)
+    deinit {
+        unsafe storage.deallocate()
+    }
+
+    var lines: Lines { Lines(table: self) }
+
+    @inline(__always)
+    subscript(position: Int) -> FieldLine {
+        precondition(position >= 0 && position < count, "line \(position) of \(count)")
+        return unsafe storage[position]
+    }
+
+    func reset() {
+        count = 0
         seen = 0
     }
 
-    mutating func append(_ line: FieldLine) {
-        lines.append(line)
+    @inline(__always)
+    func append(_ line: FieldLine) {
+        if count == capacity { grow() }
+        unsafe storage[count] = line
+        count += 1
         seen |= 1 << UInt32(line.known.rawValue)
     }
 
@@ -98,26 +131,35 @@ struct FieldTable: Sendable {
     /// The first field of a kind.
     func first(_ field: KnownField) -> FieldLine? {
         guard contains(field) else { return nil }
-        for index in lines.indices where lines[index].known == field { return lines[index] }
+        for index in 0..<count where self[index].known == field { return self[index] }
         return nil
     }
 
     func count(of field: KnownField) -> Int {
         guard contains(field) else { return 0 }
-        var count = 0
-        for index in lines.indices where lines[index].known == field { count += 1 }
-        return count
+        var found = 0
+        for index in 0..<count where self[index].known == field { found += 1 }
+        return found
     }
 
     /// Marks every field whose name a Connection option gives. Host and Content-Length stay: no sender
     /// may make the next reader see another message than this one does.
-    mutating func markNamedByConnection(_ option: Span<UInt8>, in bytes: Span<UInt8>) {
-        for index in lines.indices {
-            let known = lines[index].known
-            guard known != .host, known != .contentLength else { continue }
-            if bytes.extracting(lines[index].name).matchesIgnoringCase(option) {
-                lines[index].isNamedByConnection = true
+    func markNamedByConnection(_ option: Span<UInt8>, in bytes: Span<UInt8>) {
+        for index in 0..<count {
+            let line = self[index]
+            guard line.known != .host, line.known != .contentLength else { continue }
+            if bytes.extracting(line.name).matchesIgnoringCase(option) {
+                unsafe storage[index].isNamedByConnection = true
             }
         }
+    }
+
+    @inline(never)
+    private func grow() {
+        let larger = UnsafeMutablePointer<FieldLine>.allocate(capacity: capacity * 2)
+        unsafe larger.update(from: storage, count: count)
+        unsafe storage.deallocate()
+        unsafe storage = larger
+        capacity *= 2
     }
 }

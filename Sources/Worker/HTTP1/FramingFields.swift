@@ -73,7 +73,7 @@ enum FramingFields {
     static let namingOptionsMax = 64
 
     /// Reads every Connection field and marks the fields that they name. Nil when there are too many options.
-    static func connectionOptions(_ bytes: Span<UInt8>, _ table: inout FieldTable) -> ConnectionOptions? {
+    static func connectionOptions(_ bytes: Span<UInt8>, _ table: FieldTable) -> ConnectionOptions? {
         var options = ConnectionOptions()
         var namingOptions = 0
         guard table.contains(.connection) else { return options }

@@ -70,7 +70,7 @@ struct RequestParser {
     /// - Parameters:
     ///   - bytes: From the request's first byte (`leadingEmptyLines` skipped).
     ///   - table: Reset and filled with the field lines.
-    func parse(_ bytes: Span<UInt8>, into table: inout FieldTable) -> Outcome {
+    func parse(_ bytes: Span<UInt8>, into table: FieldTable) -> Outcome {
         table.reset()
         let bytes = bytes.extracting(first: limits.headBytesMax)
         var head = RequestHead()
@@ -79,13 +79,13 @@ struct RequestParser {
         case .incomplete: return bytes.count == limits.headBytesMax ? .refused(.headTooLarge) : .incomplete
         case .refused(let reason): return .refused(reason)
         }
-        switch FieldSection.parse(bytes, from: head.fieldsStart, into: &table, fieldsMax: limits.fieldsMax) {
+        switch FieldSection.parse(bytes, from: head.fieldsStart, into: table, fieldsMax: limits.fieldsMax) {
         case .complete(let end): head.headBytes = end
         case .incomplete: return bytes.count == limits.headBytesMax ? .refused(.headTooLarge) : .incomplete
         case .malformed: return .refused(.malformed)
         case .tooManyFields: return .refused(.tooManyFields)
         }
-        if let refusal = interpret(bytes, &table, &head) { return .refused(refusal) }
+        if let refusal = interpret(bytes, table, &head) { return .refused(refusal) }
         return .complete(head)
     }
 
@@ -149,7 +149,7 @@ struct RequestParser {
 
     /// Everything that needs the whole head. Nil when nothing speaks against the request.
     private func interpret(
-        _ bytes: Span<UInt8>, _ table: inout FieldTable, _ head: inout RequestHead
+        _ bytes: Span<UInt8>, _ table: FieldTable, _ head: inout RequestHead
     ) -> RequestRefusal? {
         head.method = Method.named(bytes.extracting(head.methodText))
         if head.method == .connect { return .methodNotAllowed }
@@ -163,7 +163,7 @@ struct RequestParser {
         case .ambiguous: return .ambiguousFraming
         case .unknownCoding: return .unknownTransferCoding
         }
-        guard let connection = FramingFields.connectionOptions(bytes, &table) else { return .malformed }
+        guard let connection = FramingFields.connectionOptions(bytes, table) else { return .malformed }
         head.connection = connection
         interpretExpectations(bytes, table, &head)
         return nil

@@ -40,7 +40,7 @@ struct ResponseParser {
     ///   - bytes: From the response's first byte.
     ///   - method: The request's method, which decides whether a body can follow.
     ///   - table: Reset and filled with the field lines.
-    func parse(_ bytes: Span<UInt8>, answering method: Method, into table: inout FieldTable) -> Outcome {
+    func parse(_ bytes: Span<UInt8>, answering method: Method, into table: FieldTable) -> Outcome {
         table.reset()
         let bytes = bytes.extracting(first: headBytesMax)
         var head = ResponseHead()
@@ -49,12 +49,12 @@ struct ResponseParser {
         case .incomplete: return bytes.count == headBytesMax ? .headTooLarge : .incomplete
         case .malformed: return .malformed
         }
-        switch FieldSection.parse(bytes, from: head.fieldsStart, into: &table, fieldsMax: Self.fieldsMax) {
+        switch FieldSection.parse(bytes, from: head.fieldsStart, into: table, fieldsMax: Self.fieldsMax) {
         case .complete(let end): head.headBytes = end
         case .incomplete: return bytes.count == headBytesMax ? .headTooLarge : .incomplete
         case .malformed, .tooManyFields: return .malformed
         }
-        guard interpret(bytes, answering: method, &table, &head) else { return .malformed }
+        guard interpret(bytes, answering: method, table, &head) else { return .malformed }
         return .complete(head)
     }
 
@@ -92,9 +92,9 @@ struct ResponseParser {
     }
 
     private func interpret(
-        _ bytes: Span<UInt8>, answering method: Method, _ table: inout FieldTable, _ head: inout ResponseHead
+        _ bytes: Span<UInt8>, answering method: Method, _ table: FieldTable, _ head: inout ResponseHead
     ) -> Bool {
-        guard let connection = FramingFields.connectionOptions(bytes, &table) else { return false }
+        guard let connection = FramingFields.connectionOptions(bytes, table) else { return false }
         head.connection = connection
         let verdict = FramingFields.verdict(bytes, table)
         if case .length(let count) = verdict { head.contentLength = count }

@@ -4,8 +4,8 @@ enum Trailers {
 
     /// Whether a whole section, with its empty line, can be read in one way only.
     static func isWellFormed(_ section: [UInt8]) -> Bool {
-        var table = FieldTable(capacity: 8)
-        return FieldSection.parse(section.span, from: 0, into: &table, fieldsMax: fieldsMax)
+        let table = FieldTable(capacity: 8)
+        return FieldSection.parse(section.span, from: 0, into: table, fieldsMax: fieldsMax)
             == .complete(end: section.count)
     }
 
@@ -13,9 +13,9 @@ enum Trailers {
     /// line at the end.
     static func forwardable(_ section: [UInt8]) -> [UInt8] {
         guard !section.isEmpty else { return [] }
-        var table = FieldTable(capacity: 8)
+        let table = FieldTable(capacity: 8)
         let bytes = section.span
-        guard case .complete = FieldSection.parse(bytes, from: 0, into: &table, fieldsMax: fieldsMax) else { return [] }
+        guard case .complete = FieldSection.parse(bytes, from: 0, into: table, fieldsMax: fieldsMax) else { return [] }
         var kept: [UInt8] = []
         for line in table.lines where line.known == .other {
             for index in line.line { kept.append(bytes[index]) }

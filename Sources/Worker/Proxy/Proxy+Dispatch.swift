@@ -14,7 +14,7 @@ extension Proxy {
             return noEndpoint(exchange)
         }
         exchange.attempt.endpoint = endpoint.index
-        exchange.attempt.isTrial = endpoint.health.requestStarted(nowNs: nowNs)
+        exchange.attempt.isTrial = endpoint.updateHealth { $0.requestStarted(nowNs: nowNs) }
         exchange.attempt.selectionEndNs = stampNs()
         acquireConnection(exchange, endpoint, allowsReuse: allowsReuse)
     }
@@ -225,7 +225,7 @@ extension Proxy {
     /// The field table holds one message; another may have been parsed since.
     private func parseAgainIfNeeded(_ exchange: Exchange, _ retained: ByteBuffer) {
         guard tableOwner !== exchange else { return }
-        guard case .complete = requestParser.parse(retained.readable, into: &table) else {
+        guard case .complete = requestParser.parse(retained.readable, into: table) else {
             preconditionFailure("a head that was parsed once cannot be parsed again")
         }
         tableOwner = exchange

@@ -75,7 +75,8 @@ extension Proxy {
     private func blame(_ exchange: Exchange, _ error: ErrorType) {
         guard error.countsAgainstBackend, exchange.attempt.endpoint >= 0 else { return abandonTrial(exchange) }
         let endpoint = endpoints[exchange.attempt.endpoint]
-        let wentOut = endpoint.health.requestFailed(nowNs: nowNs, wasTrial: exchange.attempt.isTrial)
+        let wasTrial = exchange.attempt.isTrial
+        let wentOut = endpoint.updateHealth { $0.requestFailed(nowNs: nowNs, wasTrial: wasTrial) }
         exchange.attempt.isTrial = false
         guard wentOut else { return }
         exchange.attempt.markedUnhealthyAfter = endpoint.health.failures
@@ -90,7 +91,7 @@ extension Proxy {
     func abandonTrial(_ exchange: Exchange) {
         guard exchange.attempt.isTrial, exchange.attempt.endpoint >= 0 else { return }
         exchange.attempt.isTrial = false
-        endpoints[exchange.attempt.endpoint].health.trialAbandoned(nowNs: nowNs)
+        endpoints[exchange.attempt.endpoint].updateHealth { $0.trialAbandoned(nowNs: nowNs) }
     }
 
     /// The client reset its connection or ended it before its request was whole.

@@ -70,7 +70,7 @@ extension Proxy {
         if input.readableBytes == 1, input.readable[0] == 0x0D { return waitForHead(connection) }
         if connection.headStartedNs == 0 { connection.headStartedNs = stampNs() }
         tableOwner = nil
-        switch requestParser.parse(input.readable, into: &table) {
+        switch requestParser.parse(input.readable, into: table) {
         case .complete(let head):
             beginExchange(connection, head, input)
             return false

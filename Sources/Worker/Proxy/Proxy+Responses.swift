@@ -71,7 +71,7 @@ extension Proxy {
         _ exchange: Exchange, _ connection: UpstreamConnection, _ input: ByteBuffer
     ) -> Bool {
         tableOwner = nil
-        switch responseParser.parse(input.readable, answering: exchange.head.method, into: &table) {
+        switch responseParser.parse(input.readable, answering: exchange.head.method, into: table) {
         case .incomplete: return false
         case .malformed, .headTooLarge:
             attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
@@ -132,7 +132,7 @@ extension Proxy {
         exchange.attempt.requestEndNs = now
         exchange.attempt.status = status
         exchange.streamingStartNs = now
-        if connection.endpoint.health.requestSucceeded() {
+        if connection.endpoint.updateHealth({ $0.requestSucceeded() }) {
             logger.info("backend is back", metadata: ["backend": "\(connection.endpoint.name)"])
         }
         exchange.attempt.isTrial = false

@@ -60,7 +60,7 @@ final class Proxy {
     var nextConnectionNumber: UInt64 = 1
 
     /// Field lines of the message that was parsed last, and whose they are.
-    var table = FieldTable()
+    let table = FieldTable()
     var tableOwner: Exchange?
     /// Exchanges that wait for their next use, linked.
     var freeExchange: Exchange?

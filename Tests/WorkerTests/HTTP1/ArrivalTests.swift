@@ -41,10 +41,10 @@ import Testing
     /// Feeds every prefix, shortest first, to one table: as byte by byte arrival does, and as every other
     /// way of arriving does in part, since the parser keeps nothing between calls.
     private func checkRequestPrefixes(_ message: [UInt8]) {
-        var table = FieldTable()
-        let whole = RequestReading(message, limits: Self.limits, table: &table)
+        let table = FieldTable()
+        let whole = RequestReading(message, limits: Self.limits, table: table)
         for count in 0..<message.count {
-            let part = RequestReading(Array(message.prefix(count)), limits: Self.limits, table: &table)
+            let part = RequestReading(Array(message.prefix(count)), limits: Self.limits, table: table)
             if part.outcome == .incomplete { continue }
             #expect(
                 part.outcome == whole.outcome,
@@ -57,10 +57,10 @@ import Testing
     }
 
     private func checkResponsePrefixes(_ message: [UInt8]) {
-        var table = FieldTable()
-        let whole = ResponseReading(message, headBytesMax: 160, table: &table)
+        let table = FieldTable()
+        let whole = ResponseReading(message, headBytesMax: 160, table: table)
         for count in 0..<message.count {
-            let part = ResponseReading(Array(message.prefix(count)), headBytesMax: 160, table: &table)
+            let part = ResponseReading(Array(message.prefix(count)), headBytesMax: 160, table: table)
             if part.outcome == .incomplete { continue }
             #expect(
                 part.outcome == whole.outcome,

@@ -5,8 +5,8 @@ import Testing
 @Suite struct FieldTableTests {
     private func filled(_ section: String) -> FieldTable {
         let bytes = Array(section.utf8)
-        var table = FieldTable()
-        _ = FieldSection.parse(bytes.span, from: 0, into: &table, fieldsMax: 128)
+        let table = FieldTable()
+        _ = FieldSection.parse(bytes.span, from: 0, into: table, fieldsMax: 128)
         return table
     }
 
@@ -22,7 +22,7 @@ import Testing
     }
 
     @Test func aResetForgetsEverything() {
-        var table = filled("Host: h\r\n\r\n")
+        let table = filled("Host: h\r\n\r\n")
         table.reset()
         #expect(table.lines.isEmpty)
         #expect(!table.contains(.host))

@@ -13,8 +13,8 @@ import Testing
         _ lines: String..., peer: String = peer, identity: TraceIdentity? = nil, spanID: UInt64 = 0
     ) throws -> String {
         let bytes = Array(Self.head(lines).utf8)
-        var table = FieldTable()
-        guard case .complete(let head) = RequestParser().parse(bytes.span, into: &table) else {
+        let table = FieldTable()
+        guard case .complete(let head) = RequestParser().parse(bytes.span, into: table) else {
             throw NotAHead(lines: lines)
         }
         var additions = HeadWriter.RequestAdditions(fallbackHost: "backend.test:9001", identity: identity)
@@ -31,8 +31,8 @@ import Testing
         _ lines: String..., to method: Method = .get, with additions: HeadWriter.ResponseAdditions = .init()
     ) throws -> String {
         let bytes = Array(Self.head(lines).utf8)
-        var table = FieldTable()
-        guard case .complete(let head) = ResponseParser().parse(bytes.span, answering: method, into: &table) else {
+        let table = FieldTable()
+        guard case .complete(let head) = ResponseParser().parse(bytes.span, answering: method, into: table) else {
             throw NotAHead(lines: lines)
         }
         let output = ByteBuffer(capacity: 65536)

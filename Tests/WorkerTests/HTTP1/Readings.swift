@@ -25,15 +25,15 @@ struct RequestReading: Equatable {
     let outcome: RequestParser.Outcome
     let fields: [FieldText]
 
-    init(_ bytes: [UInt8], limits: RequestParser.Limits = .init(), table: inout FieldTable) {
+    init(_ bytes: [UInt8], limits: RequestParser.Limits = .init(), table: FieldTable) {
         self.bytes = bytes
-        outcome = RequestParser(limits: limits).parse(bytes.span, into: &table)
+        outcome = RequestParser(limits: limits).parse(bytes.span, into: table)
         fields = FieldText.all(table, of: bytes)
     }
 
     init(_ text: String, limits: RequestParser.Limits = .init()) {
-        var table = FieldTable()
-        self.init(Array(text.utf8), limits: limits, table: &table)
+        let table = FieldTable()
+        self.init(Array(text.utf8), limits: limits, table: table)
     }
 
     var head: RequestHead? {
@@ -55,15 +55,15 @@ struct ResponseReading: Equatable {
     let outcome: ResponseParser.Outcome
     let fields: [FieldText]
 
-    init(_ bytes: [UInt8], answering method: Method = .get, headBytesMax: Int = 64 * 1024, table: inout FieldTable) {
+    init(_ bytes: [UInt8], answering method: Method = .get, headBytesMax: Int = 64 * 1024, table: FieldTable) {
         self.bytes = bytes
-        outcome = ResponseParser(headBytesMax: headBytesMax).parse(bytes.span, answering: method, into: &table)
+        outcome = ResponseParser(headBytesMax: headBytesMax).parse(bytes.span, answering: method, into: table)
         fields = FieldText.all(table, of: bytes)
     }
 
     init(_ text: String, answering method: Method = .get, headBytesMax: Int = 64 * 1024) {
-        var table = FieldTable()
-        self.init(Array(text.utf8), answering: method, headBytesMax: headBytesMax, table: &table)
+        let table = FieldTable()
+        self.init(Array(text.utf8), answering: method, headBytesMax: headBytesMax, table: table)
     }
 
     var head: ResponseHead? {
@@ -85,10 +85,10 @@ struct SectionReading {
     /// - Parameter section: Field lines with the empty line that ends them.
     init(_ section: String, fieldsMax: Int = 128) {
         let bytes = Array(section.utf8)
-        var table = FieldTable()
-        outcome = FieldSection.parse(bytes.span, from: 0, into: &table, fieldsMax: fieldsMax)
+        let table = FieldTable()
+        outcome = FieldSection.parse(bytes.span, from: 0, into: table, fieldsMax: fieldsMax)
         framing = FramingFields.verdict(bytes.span, table)
-        connection = FramingFields.connectionOptions(bytes.span, &table)
+        connection = FramingFields.connectionOptions(bytes.span, table)
         fields = FieldText.all(table, of: bytes)
     }
 }

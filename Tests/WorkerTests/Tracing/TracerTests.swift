@@ -16,7 +16,7 @@ final class TracerStage {
     private let segment: SpanSegment
     private let tracer: Tracer
     private var consumer: SegmentConsumer
-    private var table = FieldTable()
+    private let table = FieldTable()
 
     /// - Parameter backends: Else one at a literal address and one that has a name.
     init(backends: [WorkerConfiguration.Backend]? = nil) {
@@ -48,7 +48,7 @@ final class TracerStage {
     func exchange(_ text: String) -> Exchange {
         let bytes = Array(text.utf8)
         let limits = RequestParser.Limits(headBytesMax: 1 << 20, targetBytesMax: 1 << 20, fieldsMax: 128)
-        guard case .complete(let head) = RequestParser(limits: limits).parse(bytes.span, into: &table) else {
+        guard case .complete(let head) = RequestParser(limits: limits).parse(bytes.span, into: table) else {
             fatalError("not a head: \(text)")
         }
         let exchange = refused()
