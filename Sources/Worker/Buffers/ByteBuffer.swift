@@ -112,6 +112,13 @@ final class ByteBuffer {
         precondition(digits <= 16 && digits <= writableBytes, "no room for \(digits) digits")
         let high = Self.hexDigits(UInt32(truncatingIfNeeded: value >> 32))
         let low = Self.hexDigits(UInt32(truncatingIfNeeded: value))
+        if digits == 16 {
+            let place = unsafe UnsafeMutableRawPointer(base + writeIndex)
+            unsafe place.storeBytes(of: high.littleEndian, as: UInt64.self)
+            unsafe place.storeBytes(of: low.littleEndian, toByteOffset: 8, as: UInt64.self)
+            writeIndex += 16
+            return
+        }
         for index in (16 - digits)..<16 {
             let word = index < 8 ? high : low
             unsafe base[writeIndex] = UInt8(truncatingIfNeeded: word >> UInt64(8 * (index & 7)))

@@ -50,7 +50,7 @@ extension Proxy {
     private func hand(_ connection: UpstreamConnection, to waiter: PoolState.Waiter) {
         guard let exchange = waitingExchange(waiter, connection.endpoint) else { return releaseUpstream(connection) }
         if let client = exchange.downstream { downstreamDeadlines.disarm(client) }
-        attach(exchange, connection)
+        attach(exchange, connection, atNs: stampNs())
         sendRequest(exchange)
         if let client = downstreams.occupant(waiter.slot, generation: waiter.generation) {
             noticeHalfClose(client, exchange)

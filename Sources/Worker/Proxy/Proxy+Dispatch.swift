@@ -62,7 +62,8 @@ extension Proxy {
                 preconditionFailure("idle connection \(slot) is gone")
             }
             exchange.attempt.poolOutcome = .reused
-            attach(exchange, connection)
+            // Taking it from the list is no time that a span could show: the end of the selection is its time too.
+            attach(exchange, connection, atNs: nowNs)
             sendRequest(exchange)
         case .connect:
             exchange.attempt.poolOutcome = .created
@@ -184,14 +185,13 @@ extension Proxy {
     }
 
     /// Gives an idle connection to the request.
-    func attach(_ exchange: Exchange, _ connection: UpstreamConnection) {
+    func attach(_ exchange: Exchange, _ connection: UpstreamConnection, atNs now: UInt64) {
         upstreamDeadlines.disarm(connection)
         connection.isIdle = false
         exchange.upstream = connection
         connection.exchange = exchange
         exchange.attempt.connection = connection.number
         exchange.attempt.addressIndex = connection.address
-        let now = stampNs()
         exchange.attempt.acquireEndNs = now
         exchange.attempt.connectionEndNs = now
     }

@@ -9,6 +9,7 @@ extension Proxy {
         while !(isDraining && (downstreams.count == 0 || nowNs >= drainDeadlineNs)) {
             let count = poller.wait(timeoutMs: waitMs())
             nowNs = Clock.monotonicNs()
+            unixOffsetNs = 0
             for index in 0..<count {
                 guard let (token, readiness) = poller.event(at: index) else { continue }
                 serve(token, readiness, control, termination)

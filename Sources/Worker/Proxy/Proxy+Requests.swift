@@ -68,7 +68,8 @@ extension Proxy {
             return true
         }
         if input.readableBytes == 1, input.readable[0] == 0x0D { return waitForHead(connection) }
-        if connection.headStartedNs == 0 { connection.headStartedNs = stampNs() }
+        // The last reading is that of the event before, or of the turn's begin: no later than the bytes were there.
+        if connection.headStartedNs == 0 { connection.headStartedNs = nowNs }
         tableOwner = nil
         switch requestParser.parse(input.readable, into: table) {
         case .complete(let head):
@@ -134,11 +135,9 @@ extension Proxy {
         connection.phase = .serving
         connection.requestCount += 1
         downstreamDeadlines.disarm(connection)
-        // The head's own reading is recent where the head came in one piece, as nearly always.
-        if connection.headStartedNs != nowNs { _ = stampNs() }
         exchange.startedNs = connection.headStartedNs == 0 ? nowNs : connection.headStartedNs
         connection.headStartedNs = 0
-        if isTimed { exchange.startedUnixNs = Clock.realtimeNs() &- (nowNs &- exchange.startedNs) }
+        if isTimed { exchange.startedUnixNs = unixNs(at: exchange.startedNs) }
         return exchange
     }
 

@@ -46,6 +46,8 @@ final class Proxy {
     let accessLog: AccessLogWriter?
 
     var nowNs: UInt64 = 0
+    /// Realtime less monotonic time, 0 until a request of this turn asks.
+    var unixOffsetNs: UInt64 = 0
     let buffers = BufferPool()
     let downstreams: SlotTable<DownstreamConnection>
     let upstreams: SlotTable<UpstreamConnection>
@@ -142,6 +144,13 @@ final class Proxy {
         case .stall: timeouts.upstreamStallNs
         case .idle: timeouts.upstreamIdleNs
         }
+    }
+
+    /// The realtime of a moment of this turn. The two clocks are compared once a turn in which a request begins, so
+    /// a clock that steps is noticed by the next one, and no request sees more than one comparison.
+    func unixNs(at momentNs: UInt64) -> UInt64 {
+        if unixOffsetNs == 0 { unixOffsetNs = Clock.realtimeNs() &- stampNs() }
+        return momentNs &+ unixOffsetNs
     }
 
     /// The time for a span's edge or a log line: read anew where somebody will look at it.
