@@ -2,11 +2,12 @@ import Glibc
 import ShmRing
 
 /// What a client's and a backend's connection have in common: a socket, what was read from it and not
-/// yet used, what was written for it and not yet taken.
+/// yet used, what was written for it and not yet taken. Its bytes may pass a `Transport` on their way.
 ///
 /// Registered edge-triggered, so a connection remembers what the kernel said last: `isReadable` until a
 /// read came back short, `isWritable` until a write was refused.
 class Connection {
+    /// -1 where the transport needs no socket of its own.
     final let descriptor: Int32
     final let slot: Int
     final let generation: UInt32
@@ -21,6 +22,9 @@ class Connection {
     /// The end of the peer's bytes has been read.
     final var sawEnd = false
     final var isClosed = false
+    /// Nil where the bytes go straight to the socket.
+    final var transport: Transport?
+    private final var endsWithReset = false
     /// Kept by `Deadlines`.
     final var deadline = Deadline()
 
@@ -32,8 +36,8 @@ class Connection {
 
     /// Whether bytes wait in `input`.
     final var hasInput: Bool { !(input?.isEmpty ?? true) }
-    /// Whether bytes wait in `output`.
-    final var hasOutput: Bool { !(output?.isEmpty ?? true) }
+    /// Whether bytes wait in `output`, or behind it.
+    final var hasOutput: Bool { !(output?.isEmpty ?? true) || transport?.hasBacklog ?? false }
 
     /// Takes over what epoll said.
     final func noticed(_ readiness: Readiness) {
@@ -43,6 +47,13 @@ class Connection {
             peerFinished = true
             isReadable = true
         }
+        if let transport { noticed(readiness, transport) }
+    }
+
+    /// A transport may wait for the other direction than the one that is asked for.
+    private final func noticed(_ readiness: Readiness, _ transport: Transport) {
+        if readiness.isWritable, transport.receiveAwaitsWritable { isReadable = true }
+        if readiness.isReadable, transport.sendAwaitsReadable { isWritable = true }
     }
 
     /// One read into `input`. Buffers that stay empty go back to the pool at once.
@@ -50,12 +61,12 @@ class Connection {
         guard isReadable, !sawEnd else { return sawEnd ? .endOfStream : .wouldBlock }
         let buffer = bufferWithRoom(buffers)
         let room = buffer.writableBytes
-        let result = buffer.receive(from: descriptor)
+        let result = transport?.receive(into: buffer) ?? buffer.receive(from: descriptor)
         switch result {
         case .bytes(let count):
             // A short read emptied the socket; what comes later makes a new edge, except an end that
             // epoll has announced already.
-            if count < room, !peerFinished { isReadable = false }
+            if transport?.isDrained ?? (count < room), !peerFinished { isReadable = false }
         case .wouldBlock:
             isReadable = false
         case .endOfStream, .failed:
@@ -65,13 +76,23 @@ class Connection {
         return result
     }
 
+    /// Sends what waits in `output` and then up to `countMax` bytes of `next`, in one go.
+    final func send(_ next: ByteBuffer, countMax: Int) -> IOResult {
+        if let transport {
+            guard let pending = output else { return transport.send(from: next, countMax: countMax) }
+            return transport.send(from: pending, then: next, countMax: countMax)
+        }
+        guard let pending = output else { return next.send(to: descriptor, countMax: countMax) }
+        return pending.send(to: descriptor, then: next, countMax: countMax)
+    }
+
     /// Writes as much of `output` as the kernel takes.
     /// - Returns: `.bytes(0)` when there is nothing left, `.wouldBlock` when something is.
     final func flush(_ buffers: BufferPool) -> IOResult {
-        guard let pending = output else { return .bytes(0) }
+        guard let pending = output else { return transport == nil ? .bytes(0) : flushTransport() }
         while !pending.isEmpty {
             guard isWritable else { return .wouldBlock }
-            switch pending.send(to: descriptor) {
+            switch transport?.send(from: pending, countMax: pending.readableBytes) ?? pending.send(to: descriptor) {
             case .bytes: continue
             case .wouldBlock: isWritable = false
             case .endOfStream: preconditionFailure("send(2) has no end of stream")
@@ -80,7 +101,16 @@ class Connection {
         }
         output = nil
         buffers.give(pending)
-        return .bytes(0)
+        return transport == nil ? .bytes(0) : flushTransport()
+    }
+
+    /// What the transport took and still holds.
+    private final func flushTransport() -> IOResult {
+        guard let transport, transport.hasBacklog else { return .bytes(0) }
+        guard isWritable else { return .wouldBlock }
+        let result = transport.flush()
+        if result == .wouldBlock { isWritable = false }
+        return result
     }
 
     /// Room for `bytes` more in `output`.
@@ -126,7 +156,21 @@ class Connection {
         if let buffer = output { buffers.give(buffer) }
         input = nil
         output = nil
-        Glibc.close(descriptor)
+        transport?.close(isReset: endsWithReset)
+        transport = nil
+        if descriptor >= 0 { Glibc.close(descriptor) }
+    }
+
+    /// Tells the peer that nothing more comes, with FIN; reading goes on.
+    final func finishSending() {
+        transport?.finishSending()
+        if descriptor >= 0 { Socket.finishSending(descriptor) }
+    }
+
+    /// Makes `close` look like a broken connection and not like a clean end.
+    final func resetOnClose() {
+        endsWithReset = true
+        if descriptor >= 0 { Socket.resetOnClose(descriptor) }
     }
 
     private final func bufferWithRoom(_ buffers: BufferPool) -> ByteBuffer {

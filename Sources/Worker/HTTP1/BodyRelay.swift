@@ -125,12 +125,7 @@ final class BodyRelay {
         }
         guard sink.isWritable else { return .sinkBlocked }
         let before = input.readableBytes
-        let result =
-            if let pending = sink.output {
-                pending.send(to: sink.descriptor, then: input, countMax: count)
-            } else {
-                input.send(to: sink.descriptor, countMax: count)
-            }
+        let result = sink.send(input, countMax: count)
         passed(before - input.readableBytes)
         if let pending = sink.output, pending.isEmpty {
             sink.output = nil

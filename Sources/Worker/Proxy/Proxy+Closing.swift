@@ -14,7 +14,7 @@ extension Proxy {
     /// The last answer is out: say so with FIN, read on for a moment, then close.
     func startLinger(_ connection: DownstreamConnection) {
         if connection.sawEnd { return closeDownstream(connection) }
-        Socket.finishSending(connection.descriptor)
+        connection.finishSending()
         connection.phase = .lingering
         connection.lingeredBytes = 0
         downstreamDeadlines.arm(connection, .linger, nowNs: nowNs)

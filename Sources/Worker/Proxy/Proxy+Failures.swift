@@ -148,7 +148,7 @@ extension Proxy {
             exchange.responseRelay.framing == .untilClose
                 || exchange.response.framing == .chunked && exchange.head.minorVersion == 0
         {
-            Socket.resetOnClose(client.descriptor)
+            client.resetOnClose()
         }
         abort(exchange)
     }

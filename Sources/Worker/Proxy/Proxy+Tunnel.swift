@@ -39,11 +39,11 @@ extension Proxy {
         if toClient == .finished, toBackend == .finished { return finishTunnel(exchange, error: nil) }
         if toClient == .finished, !exchange.finishedClient {
             exchange.finishedClient = true
-            Socket.finishSending(client.descriptor)
+            client.finishSending()
         }
         if toBackend == .finished, !exchange.finishedBackend {
             exchange.finishedBackend = true
-            Socket.finishSending(connection.descriptor)
+            connection.finishSending()
         }
         downstreamDeadlines.arm(client, .tunnelIdle, nowNs: nowNs)
         if toClient == .yielded || toBackend == .yielded { deferUpstream(connection) }
