@@ -31,7 +31,7 @@ struct ShutdownWatch: ~Copyable {
     private mutating func lookAtControl() {
         while true {
             switch control.receive() {
-            case .message(.drain): state.drainAsked()
+            case .message(.drain), .message(.drainSweeping): state.drainAsked()
             case .message(.ready): continue
             case .nothing: return
             case .peerGone: return state.masterGone()

@@ -70,7 +70,7 @@ public struct RingProducer: ~Copyable {
         unsafe lb_count(&ring.pointee.trees_published, 1)
         unsafe lb_count(&ring.pointee.spans_published, UInt64(spans))
         unsafe lb_store_release(&ring.pointee.tail, tail)
-        if unsafe lb_consumer_needs_wake(segment.header) != 0 { wakeConsumer() }
+        segment.wakeConsumerIfAsleep()
     }
 
     private enum DropReason { case ringFull, tooLarge }
@@ -99,11 +99,5 @@ public struct RingProducer: ~Copyable {
         let pad = lb_record_header(size_bytes: UInt32(bytes), kind: UInt16(LB_RECORD_PAD), reserved: 0)
         unsafe (data + Int(tail & (ringBytes - 1))).storeBytes(of: pad, as: lb_record_header.self)
         tail &+= bytes
-    }
-
-    private func wakeConsumer() {
-        var one: UInt64 = 1
-        // EAGAIN means the counter is at its maximum: the consumer has been told already.
-        _ = unsafe write(segment.wakeDescriptor, &one, 8)
     }
 }

@@ -15,6 +15,7 @@ public final class SpanSegment {
     public let ringBytes: Int
     private let base: UnsafeMutableRawPointer
     private let segmentBytes: Int
+    private let memory: FileDescriptor
     private let wake: FileDescriptor
 
     /// Why a segment could not be made.
@@ -26,6 +27,9 @@ public final class SpanSegment {
 
     /// The eventfd that producers write when the consumer sleeps.
     public var wakeDescriptor: Int32 { wake.rawValue }
+
+    /// The memory file, for a process image that is to adopt the segment. Children need only the mapping.
+    public var memoryDescriptor: Int32 { memory.rawValue }
 
     /// Creates and maps a segment.
     /// - Parameters:
@@ -40,9 +44,12 @@ public final class SpanSegment {
         precondition(ringCount > 0, "a segment without rings")
         self.ringCount = ringCount
         ringBytes = Self.roundedRingBytes(ringBytesMin)
-        segmentBytes = Int(LB_PAGE_BYTES) + ringCount * (Int(LB_PAGE_BYTES) + ringBytes)
+        segmentBytes = Self.segmentBytes(ringCount: ringCount, ringBytes: ringBytes)
         do { wake = try FileDescriptor.eventCounter() } catch { throw CreationError(step: "eventfd", errno: error) }
-        unsafe base = try Self.map(bytes: segmentBytes)
+        memory = try Self.memoryFile(bytes: segmentBytes)
+        do { unsafe base = try Self.map(memory, bytes: segmentBytes) } catch {
+            throw CreationError(step: "mmap", errno: error)
+        }
         unsafe header.pointee.magic = UInt64(LB_SHM_MAGIC)
         unsafe header.pointee.layout_version = LB_SHM_LAYOUT_VERSION
         unsafe header.pointee.ring_count = UInt32(ringCount)
@@ -52,6 +59,21 @@ public final class SpanSegment {
         unsafe header.pointee.generation = generation
         unsafe header.pointee.master_pid = masterPID
         unsafe header.pointee.created_unix_ns = Clock.realtimeNs()
+    }
+
+    /// Maps a segment that another process image made, and believes it only what agrees with the file's size.
+    /// - Parameters:
+    ///   - memory: What was `memoryDescriptor` there.
+    ///   - wake: What was `wakeDescriptor` there.
+    /// - Throws: `AdoptionError` with what is wrong; both descriptors are closed then.
+    public init(adopting memory: consuming FileDescriptor, wake: consuming FileDescriptor) throws(AdoptionError) {
+        let shape = try Self.shape(of: memory)
+        do { unsafe base = try Self.map(memory, bytes: shape.segmentBytes) } catch { throw .unreadable(error) }
+        ringCount = shape.ringCount
+        ringBytes = shape.ringBytes
+        segmentBytes = shape.segmentBytes
+        self.memory = memory
+        self.wake = wake
     }
 
     deinit {
@@ -80,6 +102,25 @@ public final class SpanSegment {
         return sum
     }
 
+    /// Tells the exporter how a worker ended that did not end in order. Called by the master, once it has reaped it.
+    /// - Parameters:
+    ///   - slot: The worker's slot.
+    ///   - incarnation: How many processes had filled the slot before this one.
+    ///   - signal: What killed it; 0 when it exited by itself.
+    ///   - unixNs: When, in nanoseconds since 1970.
+    public func noteDeath(slot: Int, incarnation: UInt32, signal: Int32, unixNs: UInt64) {
+        unsafe lb_note_death(ring(slot), incarnation, signal, unixNs)
+        wakeConsumerIfAsleep()
+    }
+
+    /// Wakes the consumer where it sleeps. Called after whatever it is to see was stored with release.
+    func wakeConsumerIfAsleep() {
+        guard unsafe lb_consumer_needs_wake(header) != 0 else { return }
+        var one: UInt64 = 1
+        // EAGAIN means the counter is at its maximum: the consumer has been told already.
+        _ = unsafe write(wakeDescriptor, &one, 8)
+    }
+
     var header: UnsafeMutablePointer<lb_segment_header> {
         unsafe base.assumingMemoryBound(to: lb_segment_header.self)
     }
@@ -94,21 +135,27 @@ public final class SpanSegment {
         unsafe UnsafeMutableRawPointer(ring(slot)) + Int(LB_PAGE_BYTES)
     }
 
+    static func segmentBytes(ringCount: Int, ringBytes: Int) -> Int {
+        Int(LB_PAGE_BYTES) + ringCount * (Int(LB_PAGE_BYTES) + ringBytes)
+    }
+
     private static func roundedRingBytes(_ wanted: Int) -> Int {
         var bytes = 2 * Int(LB_RECORD_BYTES_MAX)
         while bytes < wanted { bytes *= 2 }
         return bytes
     }
 
-    private static func map(bytes: Int) throws(CreationError) -> UnsafeMutableRawPointer {
+    private static func memoryFile(bytes: Int) throws(CreationError) -> FileDescriptor {
         let raw = unsafe lb_memfd_create("load_balancer-spans")
         guard raw >= 0 else { throw CreationError(step: "memfd_create", errno: Errno.last) }
         let memory = FileDescriptor(owning: raw)
         guard ftruncate(memory.rawValue, bytes) == 0 else { throw CreationError(step: "ftruncate", errno: Errno.last) }
+        return memory
+    }
+
+    private static func map(_ memory: borrowing FileDescriptor, bytes: Int) throws(Errno) -> UnsafeMutableRawPointer {
         let address = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.rawValue, 0)
-        guard let address = unsafe address, unsafe address != MAP_FAILED else {
-            throw CreationError(step: "mmap", errno: Errno.last)
-        }
+        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Errno.last }
         return unsafe address
     }
 }

@@ -115,9 +115,14 @@ public struct WorkerInheritance {
     /// Nil when tracing is off.
     public var segment: SpanSegment?
     public var logger: Logger
+    /// The read end of the `ConnectionInbox` for connections that another worker hands over; nil: there is none.
+    public var inbox: Int32?
+    /// How many processes have filled this slot before.
+    public var incarnation: UInt32
 
     public init(
-        slot: Int, listeners: [Int32], control: Int32, generation: UInt32, segment: SpanSegment?, logger: Logger
+        slot: Int, listeners: [Int32], control: Int32, generation: UInt32, segment: SpanSegment?, logger: Logger,
+        inbox: Int32? = nil, incarnation: UInt32 = 0
     ) {
         self.slot = slot
         self.listeners = listeners
@@ -125,5 +130,7 @@ public struct WorkerInheritance {
         self.generation = generation
         self.segment = segment
         self.logger = logger
+        self.inbox = inbox
+        self.incarnation = incarnation
     }
 }

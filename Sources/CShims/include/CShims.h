@@ -3,6 +3,7 @@
 #ifndef LB_CSHIMS_H
 #define LB_CSHIMS_H
 
+#include "descriptor_passing.h"
 #include "platform.h"
 #include "shm_layout.h"
 #include "curl_shims.h"

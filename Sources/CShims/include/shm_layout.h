@@ -39,6 +39,10 @@
 // stands exchanges it for 0 and writes the eventfd. Either the consumer sees the record or the producer
 // sees the flag, so no wake-up is lost, and a busy ring costs no system call.
 //
+// Deaths: the master, having reaped a worker that did not end in order, fills the slot's death record number
+// incarnation % LB_DEATHS and stores its word, release, last. The consumer, having dealt with it, exchanges the
+// word for the same incarnation with LB_DEATH_HANDLED. A record that is overwritten before that is lost.
+//
 // There are no pointers in the segment. A producer that dies in mid-write leaves unpublished bytes only.
 #ifndef LB_SHM_LAYOUT_H
 #define LB_SHM_LAYOUT_H
@@ -47,7 +51,7 @@
 #include <stdint.h>
 
 #define LB_SHM_MAGIC 0x73676e6972706e61ull
-#define LB_SHM_LAYOUT_VERSION 1u
+#define LB_SHM_LAYOUT_VERSION 2u
 #define LB_PAGE_BYTES 4096u
 #define LB_CACHE_LINE_BYTES 64u
 #define LB_RECORD_BYTES_MAX 65536u
@@ -58,6 +62,10 @@ enum { LB_VALUE_BOOL = 1, LB_VALUE_INT32 = 2, LB_VALUE_INT64 = 3, LB_VALUE_STRIN
 
 // Why a producer dropped a tree.
 enum { LB_DROP_RING_FULL = 0, LB_DROP_TOO_LARGE = 1, LB_DROP_REASONS = 2 };
+
+// Death records of one slot, and what the low half of their word says.
+#define LB_DEATHS 4u
+enum { LB_DEATH_NONE = 0, LB_DEATH_NOTED = 1, LB_DEATH_HANDLED = 2 };
 
 struct lb_segment_header {
     // Constant after creation.
@@ -82,6 +90,16 @@ struct lb_segment_header {
     uint8_t reserved3[LB_CACHE_LINE_BYTES - 24];
 };
 
+// How one process that filled a slot ended.
+struct lb_death_record {
+    // incarnation << 32 | LB_DEATH_*. Stored by the master, exchanged by the consumer.
+    uint64_t word;
+    // Stored by the master before `word`.
+    uint64_t unix_ns;
+    int32_t signal;  // 0: it exited by itself
+    uint8_t reserved[LB_CACHE_LINE_BYTES - 20];
+};
+
 struct lb_ring_header {
     // Stored by the producer when it attaches.
     int32_t owner_pid;
@@ -100,6 +118,7 @@ struct lb_ring_header {
     uint64_t trees_dropped[LB_DROP_REASONS];
     uint64_t values_cut;
     uint8_t reserved3[LB_CACHE_LINE_BYTES - 40];
+    struct lb_death_record deaths[LB_DEATHS];
 };
 
 struct lb_record_header {
@@ -150,7 +169,9 @@ struct lb_attribute_header {
 
 _Static_assert(sizeof(struct lb_segment_header) == 3 * LB_CACHE_LINE_BYTES, "consumer fields have lines of their own");
 _Static_assert(offsetof(struct lb_segment_header, consumer_asleep) == LB_CACHE_LINE_BYTES, "flag on its own line");
-_Static_assert(sizeof(struct lb_ring_header) == 4 * LB_CACHE_LINE_BYTES, "one writer per cache line");
+_Static_assert(sizeof(struct lb_death_record) == LB_CACHE_LINE_BYTES, "one record a cache line");
+_Static_assert(sizeof(struct lb_ring_header) == (4 + LB_DEATHS) * LB_CACHE_LINE_BYTES, "one writer per cache line");
+_Static_assert(offsetof(struct lb_ring_header, deaths) == 256, "deaths on lines of their own");
 _Static_assert(offsetof(struct lb_ring_header, tail) == 64, "tail on its own line");
 _Static_assert(offsetof(struct lb_ring_header, head) == 128, "head on its own line");
 _Static_assert(sizeof(struct lb_record_header) == 8, "fixed by the layout");
@@ -166,6 +187,16 @@ static inline void lb_store_relaxed(uint64_t *p, uint64_t value) { __atomic_stor
 // A counter with one writer: no read-modify-write is needed, only an untorn store.
 static inline void lb_count(uint64_t *p, uint64_t amount) {
     __atomic_store_n(p, __atomic_load_n(p, __ATOMIC_RELAXED) + amount, __ATOMIC_RELAXED);
+}
+
+// Master: fills a death record, which is out of sight while its fields change.
+static inline void lb_note_death(struct lb_ring_header *ring, uint32_t incarnation, int32_t signal, uint64_t unix_ns) {
+    struct lb_death_record *record = &ring->deaths[incarnation % LB_DEATHS];
+    __atomic_store_n(&record->word, 0, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    record->unix_ns = unix_ns;
+    record->signal = signal;
+    lb_store_release(&record->word, (uint64_t)incarnation << 32 | LB_DEATH_NOTED);
 }
 
 // Consumer: announces that it is about to sleep. The fence orders the store before the last look at the rings.

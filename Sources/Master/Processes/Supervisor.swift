@@ -84,7 +84,7 @@ struct Supervisor: ~Copyable {
     private mutating func readControl(_ child: ChildProcess) {
         switch child.control.receive() {
         case .message(.ready): perform(state.childReady(child.slot, nowNs: Clock.monotonicNs()))
-        case .message(.drain), .nothing: break
+        case .message(.drain), .message(.drainSweeping), .nothing: break
         // Its end is reported by its handle; the channel would be readable for ever.
         case .peerGone: poller.ignore(child.control.descriptor)
         }

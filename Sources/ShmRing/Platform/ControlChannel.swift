@@ -1,17 +1,20 @@
-import CShims
 import Glibc
 
 /// What travels between the master and a child, one byte a packet.
 public enum ControlMessage: UInt8, Sendable {
     /// Child to master: start-up is over, work is being done.
     case ready = 1
-    /// Master to child: finish what is there, then exit.
+    /// Master to child: finish what is there, then exit. With a descriptor: the write end of the successor's
+    /// `ConnectionInbox`, for connections that wait between two requests.
     case drain = 2
+    /// As `drain`, but first empty the queues of the listeners, to which nothing comes any more.
+    case drainSweeping = 3
 }
 
 /// One end of the packet socket pair between the master and one child, non-blocking.
 ///
-/// End of stream on the child's end means that the master is gone, whatever killed it.
+/// End of stream on the child's end means that the master is gone, whatever killed it. A message may bring one
+/// descriptor along (SCM_RIGHTS). Whoever does not ask for it gets none: it is closed.
 public struct ControlChannel: ~Copyable {
     private let socket: FileDescriptor
 
@@ -20,6 +23,22 @@ public struct ControlChannel: ~Copyable {
         case message(ControlMessage)
         case nothing
         case peerGone
+    }
+
+    /// A reading together with the descriptor that came along.
+    public struct Delivery: ~Copyable {
+        public let reading: Reading
+        private var descriptor: FileDescriptor?
+
+        fileprivate init(_ reading: Reading, _ descriptor: consuming FileDescriptor?) {
+            self.reading = reading
+            self.descriptor = descriptor
+        }
+
+        /// The descriptor, close-on-exec; nil when there was none or it was taken already.
+        public mutating func takeDescriptor() -> FileDescriptor? {
+            descriptor.take()
+        }
     }
 
     public init(owning rawValue: Int32) {
@@ -31,29 +50,33 @@ public struct ControlChannel: ~Copyable {
 
     /// Two connected ends as raw descriptors: the first stays with the master, the second goes to the child.
     public static func makePair() throws(Errno) -> (master: Int32, child: Int32) {
-        var pair: [Int32] = [-1, -1]
-        let type = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
-        guard unsafe socketpair(AF_UNIX, type, 0, &pair) == 0 else { throw Errno.last }
-        return (pair[0], pair[1])
+        try PacketSocket.makePair()
     }
 
     /// Sends without waiting. A peer that is gone or does not read is noticed elsewhere.
-    public func send(_ message: ControlMessage) {
-        var byte = message.rawValue
-        _ = unsafe Glibc.send(socket.rawValue, &byte, 1, Int32(MSG_NOSIGNAL))
+    /// - Parameter descriptor: Goes along; stays open here.
+    /// - Returns: Whether the message is on its way.
+    @discardableResult
+    public func send(_ message: ControlMessage, passing descriptor: Int32? = nil) -> Bool {
+        PacketSocket.send(socket.rawValue, message.rawValue, passing: descriptor)
     }
 
-    /// Takes one message if there is one. Unknown bytes are passed over.
+    /// Takes one message if there is one. Unknown bytes are passed over, descriptors closed.
     public func receive() -> Reading {
+        receiveDelivery().reading
+    }
+
+    /// Takes one message if there is one, with its descriptor. Unknown bytes are passed over.
+    public func receiveDelivery() -> Delivery {
         while true {
-            var byte: UInt8 = 0
-            let count = unsafe recv(socket.rawValue, &byte, 1, 0)
-            if count == 0 { return .peerGone }
-            if count < 0 {
-                if errno == EINTR { continue }
-                return errno == EAGAIN ? .nothing : .peerGone
+            var packet = PacketSocket.receive(socket.rawValue)
+            switch packet.arrival {
+            case .nothing: return Delivery(.nothing, nil)
+            case .closed: return Delivery(.peerGone, nil)
+            case .byte(let byte):
+                guard let message = ControlMessage(rawValue: byte) else { continue }
+                return Delivery(.message(message), packet.takeDescriptor())
             }
-            if let message = ControlMessage(rawValue: byte) { return .message(message) }
         }
     }
 }

@@ -49,7 +49,7 @@ extension Proxy {
     private func serveControl(_ control: borrowing ControlChannel) {
         while true {
             switch control.receive() {
-            case .message(.drain): startDrain()
+            case .message(.drain), .message(.drainSweeping): startDrain()
             case .message(.ready): continue
             case .nothing: return
             case .peerGone:
