@@ -5,8 +5,8 @@ import ShmRing
 
 /// The program: from its arguments to its exit status.
 ///
-///     arguments ─► CommandLineOptions ─► Configuration ─► Heritage ─► Supervisor
-///     environment, machine, resolver ───────┘     sockets, files, shared memory ──┘ forks
+///     arguments, file ─► CommandLineOptions ─► Configuration ─► Heritage ─► Supervisor
+///     environment, machine, resolver ─────────────┘     sockets, files, shared memory ──┘ forks
 ///
 /// Whatever can be wrong with what was asked for is found out before the first fork, and reported as one
 /// line on standard error.
@@ -14,11 +14,11 @@ public enum MasterProcess {
     /// Runs the balancer, or prints what was asked for instead.
     /// - Parameter arguments: As the process got them, the program's name first.
     /// - Returns: 0 after an orderly end; 1 when the system refuses what was asked for, or a second signal cut
-    ///   the end short; 2 when the command line, or what `--check` was to check, cannot be used.
+    ///   the end short; 2 when the command line, its file, or what `--check` was to check, cannot be used.
     public static func main(_ arguments: [String]) -> Int32 {
         do throws(CommandLineEnd) {
-            let options = try CommandLineOptions.parsed(Array(arguments.dropFirst()))
-            return options.check ? check(options) : serve(options)
+            let configuration = try Configuration.load(arguments: Array(arguments.dropFirst()))
+            return configuration.isCheck ? check(configuration) : serve(configuration)
         } catch {
             switch error {
             case .text(let text): return show(text + "\n")
@@ -27,9 +27,8 @@ public enum MasterProcess {
         }
     }
 
-    private static func serve(_ options: CommandLineOptions) -> Int32 {
+    private static func serve(_ configuration: Configuration) -> Int32 {
         do throws(StartFailure) {
-            let configuration = try configuration(options)
             let descriptorsMax = HostFacts.raiseDescriptorLimit()
             let heritage = try Heritage(configuration)
             let logger = configuration.log.logger(role: "master")
@@ -54,19 +53,14 @@ public enum MasterProcess {
 
     /// Does everything that a start does before it opens something for good; tells of every failure as one of
     /// the configuration.
-    private static func check(_ options: CommandLineOptions) -> Int32 {
+    private static func check(_ configuration: Configuration) -> Int32 {
         do throws(StartFailure) {
-            let configuration = try configuration(options)
             try ListenerSet.probe(configuration.listen)
             for warning in configuration.warnings { complain("warning: \(warning)") }
             return show(PlanText.describe(configuration))
         } catch {
             return report(.usage(error.message))
         }
-    }
-
-    private static func configuration(_ options: CommandLineOptions) throws(StartFailure) -> Configuration {
-        try Configuration(options, .current(), resolve: NameLookup.addresses)
     }
 
     /// A full table of connections needs two descriptors for each: the client's and the backend's.

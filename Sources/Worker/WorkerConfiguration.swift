@@ -26,6 +26,8 @@ public struct WorkerConfiguration: Sendable {
         public var hostname: String?
         /// Where to connect, in the resolver's order; never empty.
         public var addresses: [SocketAddress]
+        /// Connections of one worker to it; nil: what `pool` says.
+        public var connectionsMax: Int?
 
         public init(name: String, hostname: String?, addresses: [SocketAddress]) {
             precondition(!addresses.isEmpty, "backend \(name) without an address")

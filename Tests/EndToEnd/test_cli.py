@@ -24,7 +24,8 @@ FLAGS = """
     --upstream-idle-timeout --tunnel-idle-timeout --half-close-timeout --client-stall-timeout
     --upstream-max-connections --upstream-max-idle --upstream-queue --upstream-queue-timeout
     --drain-timeout --span-buffer --otel-batch-size --otel-batch-delay --otel-timeout
-    --pin-workers --max-attempts
+    --pin-workers --no-pin-workers --max-attempts --config --print-config
+    --ready-timeout --max-draining --worker-stall-timeout
 """.split()
 
 GOOD_BACKEND = ("--backend", "127.0.0.1:9001")

@@ -10,6 +10,8 @@ struct BackendText: Equatable {
     let target: Target
     /// As logs and traces name the backend: `host:port`, `[host]:port` or `unix:/path`.
     let name: String
+    /// Connections of each worker to it, where a configuration file says so.
+    var connectionsMax: Int?
 
     init(_ text: String) throws(BadValue) {
         target = try text.hasPrefix("unix:") ? Self.unixTarget(text) : Self.networkTarget(text)

@@ -2,6 +2,8 @@
 struct CollectorURL: Equatable, CustomStringConvertible {
     /// The whole URL, with the path of the traces signal.
     let description: String
+    /// As it was given.
+    let base: String
 
     /// Appends `v1/traces` to the base, whether or not that ends in a slash
     /// (OTLP Exporter specification, "Endpoint URLs for OTLP/HTTP").
@@ -18,6 +20,7 @@ struct CollectorURL: Equatable, CustomStringConvertible {
         try Self.checkAuthority(base[separator.upperBound...].prefix { $0 != "/" })
         let trimmed = base.reversed().drop { $0 == "/" }.reversed()
         description = String(trimmed) + "/v1/traces"
+        self.base = base
     }
 
     private static func isHTTP(_ scheme: Substring) -> Bool {

@@ -14,6 +14,7 @@ struct CommandLineOptions: ParsableCommand {
         usage: """
             load_balancer --backend HOST:PORT [--backend HOST:PORT]... [options]
             load_balancer -p 8080 -b 127.0.0.1:9001 -b 127.0.0.1:9002 --otel-endpoint http://localhost:4318
+            load_balancer --config FILE [options]
             """,
         discussion: """
             SIGTERM, SIGINT and SIGQUIT let requests in flight finish and deliver the spans, then exit with 0; \
@@ -24,14 +25,23 @@ struct CommandLineOptions: ParsableCommand {
     )
 
     @OptionGroup(title: "Serving") var serving: ServingOptions
+    @OptionGroup(title: "Lifecycle") var lifecycle: LifecycleOptions
     @OptionGroup(title: "Tracing") var tracing: TracingOptions
     @OptionGroup(title: "Logging") var logging: LoggingOptions
     @OptionGroup(title: "Limits") var limits: LimitOptions
     @OptionGroup(title: "Timeouts") var timeouts: TimeoutOptions
     @OptionGroup(title: "Connections to backends") var upstream: UpstreamOptions
 
+    @Option(
+        help: ArgumentHelp(
+            "JSON file, comments allowed, that says what is not said here; flags win over it", valueName: "file"))
+    var config: String?
+
     @Flag(help: "Check everything, print what would run, and exit with 0, or 2 when it cannot run.")
     var check = false
+
+    @Flag(help: "Print the configuration as a file for --config, flags and defaults included, and exit.")
+    var printConfig = false
 
     /// Parses `arguments`, the program's name not among them.
     /// - Throws: `CommandLineEnd` for help and version as well as for errors.
@@ -40,6 +50,26 @@ struct CommandLineOptions: ParsableCommand {
             return try parse(arguments)
         } catch {
             throw CommandLineEnd(error)
+        }
+    }
+
+    /// What to write instead of a value that a flag refuses, or nil when it does not refuse it.
+    static func mend(flag: String, value: String) -> String? {
+        guard let failure = failure(of: "\(flag)=\(value)") else { return nil }
+        // The value stands in the message in front of the mend, and may have anything in it.
+        let opening = "The value '\(value)' is invalid for '"
+        guard failure.message.hasPrefix(opening) else { return nil }
+        let rest = failure.message.dropFirst(opening.count)
+        return rest.firstRange(of: "': ").map { String(rest[$0.upperBound...]) }
+    }
+
+    private static func failure(of argument: String) -> StartFailure? {
+        do throws(CommandLineEnd) {
+            _ = try parsed([argument])
+            return nil
+        } catch {
+            guard case .failure(let failure) = error else { return nil }
+            return failure
         }
     }
 }
@@ -82,11 +112,27 @@ struct ServingOptions: ParsableArguments {
     @Option(name: .shortAndLong, count: 1...512, "Worker processes", zero: "the CPUs this process may use")
     var workers = 0
 
-    @Flag(help: "Pin each worker to a CPU of its own, in the order of the affinity mask.")
+    @Flag(
+        inversion: .prefixedNo, exclusivity: .chooseLast,
+        help: "Pin each worker to a CPU of its own, in the order of the affinity mask.")
     var pinWorkers = false
+}
+
+struct LifecycleOptions: ParsableArguments {
+    private static let defaults = LifecyclePolicy()
 
     @Option(seconds: SecondsText.delayNs, "At shutdown, how long requests in flight may take to finish")
     var drainTimeout = WorkerConfiguration.Timeouts().drainNs
+
+    @Option("How long new workers may take to be ready; a reload that takes longer is given up")
+    var readyTimeout = LifecycleOptions.defaults.readyTimeoutNs
+
+    @Option(count: 1...64, "Generations of workers that may be draining; the oldest beyond them is ended")
+    var maxDraining = LifecycleOptions.defaults.drainingGenerationsMax
+
+    @Option(
+        seconds: SecondsText.delayNs, "A worker that shows no sign of life for so long is replaced; 0 turns that off")
+    var workerStallTimeout = LifecycleOptions.defaults.workerStallNs
 }
 
 /// Where spans go.
@@ -219,8 +265,10 @@ struct TimeoutOptions: ParsableArguments {
 
 struct UpstreamOptions: ParsableArguments {
     private static let defaults = WorkerConfiguration.PoolLimits()
+    /// Of one backend as well, in the configuration file.
+    static let connectionsRange = 1...1_000_000
 
-    @Option(count: 1...1_000_000, "Connections of each worker to one backend")
+    @Option(count: UpstreamOptions.connectionsRange, "Connections of each worker to one backend")
     var upstreamMaxConnections = UpstreamOptions.defaults.connectionsMax
 
     @Option(count: 0...1_000_000, "Idle ones among them that are kept")

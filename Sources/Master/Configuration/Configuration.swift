@@ -7,6 +7,9 @@ import Worker
 /// Made from the command line, the environment and the resolver before anything is forked; every failure
 /// that these can cause has happened when it exists.
 struct Configuration {
+    /// Finds the addresses of a name; `NameLookup.addresses` outside of tests.
+    typealias Resolver = (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+
     /// Where the access log goes; opened by `AccessLogFile`.
     enum AccessLogTarget: Equatable {
         case standardOutput
@@ -24,15 +27,20 @@ struct Configuration {
     let spanBufferBytes: Int
     let accessLog: AccessLogTarget?
     let log: LogSettings
+    let lifecycle: LifecyclePolicy
     /// What does not stop the start but somebody should know.
     let warnings: [String]
+    /// Whether `--check` asks only whether this would run.
+    let isCheck: Bool
+    /// The file of `--config`, and the text that was found in it.
+    let configPath: String?
+    let fileText: String?
 
     /// - Parameters:
-    ///   - resolve: Finds the addresses of a name; `NameLookup.addresses` outside of tests.
+    ///   - fileText: What stood in the file that `options` were completed from.
     /// - Throws: The first thing that cannot be.
     init(
-        _ options: CommandLineOptions, _ surroundings: Surroundings,
-        resolve: (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+        _ options: CommandLineOptions, _ surroundings: Surroundings, fileText: String? = nil, resolve: Resolver
     ) throws(StartFailure) {
         let tracing = try TracingPlan(options.tracing, surroundings)
         listen = ListenAddress(ip: options.serving.address, port: UInt16(options.serving.port))
@@ -44,13 +52,16 @@ struct Configuration {
         log = LogSettings(level: options.logging.logLevel, format: options.logging.logFormat)
         exporter = tracing.exporter
         spanBufferBytes = options.tracing.spanBuffer
+        lifecycle = Self.lifecycle(options.lifecycle)
         warnings = tracing.warnings
+        isCheck = options.check
+        configPath = options.config
+        self.fileText = fileText
         worker = try Self.worker(options, isTracing: tracing.exporter != nil, resolve: resolve)
     }
 
     private static func worker(
-        _ options: CommandLineOptions, isTracing: Bool,
-        resolve: (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+        _ options: CommandLineOptions, isTracing: Bool, resolve: Resolver
     ) throws(StartFailure) -> WorkerConfiguration {
         var worker = WorkerConfiguration(backends: try backends(options.serving.backend, resolve: resolve))
         worker.limits = limits(options.limits)
@@ -62,17 +73,22 @@ struct Configuration {
     }
 
     private static func backends(
-        _ texts: [BackendText], resolve: (_ host: String, _ port: UInt16) throws(StartFailure) -> [SocketAddress]
+        _ texts: [BackendText], resolve: Resolver
     ) throws(StartFailure) -> [WorkerConfiguration.Backend] {
         guard !texts.isEmpty else {
-            throw .usage("there is nothing to balance to; add --backend HOST:PORT, once for each server")
+            throw .usage(
+                "there is nothing to balance to; add --backend HOST:PORT, once for each server, or "
+                    + "\"backends\" to the file of --config")
         }
         return try texts.map { (text) throws(StartFailure) in
-            switch text.target {
-            case .address(let address): .init(name: text.name, hostname: nil, addresses: [address])
-            case .name(let host, let port):
-                .init(name: text.name, hostname: host, addresses: try resolve(host, port))
-            }
+            var backend: WorkerConfiguration.Backend =
+                switch text.target {
+                case .address(let address): .init(name: text.name, hostname: nil, addresses: [address])
+                case .name(let host, let port):
+                    .init(name: text.name, hostname: host, addresses: try resolve(host, port))
+                }
+            backend.connectionsMax = text.connectionsMax
+            return backend
         }
     }
 
@@ -100,8 +116,14 @@ struct Configuration {
         timeouts.upstreamStallNs = options.timeouts.upstreamStallTimeout
         timeouts.upstreamIdleNs = options.upstream.upstreamIdleTimeout
         timeouts.tunnelIdleNs = options.timeouts.tunnelIdleTimeout
-        timeouts.drainNs = options.serving.drainTimeout
+        timeouts.drainNs = options.lifecycle.drainTimeout
         return timeouts
+    }
+
+    private static func lifecycle(_ options: LifecycleOptions) -> LifecyclePolicy {
+        LifecyclePolicy(
+            readyTimeoutNs: options.readyTimeout, drainingGenerationsMax: options.maxDraining,
+            workerStallNs: options.workerStallTimeout)
     }
 
     private static func pool(_ options: UpstreamOptions) -> WorkerConfiguration.PoolLimits {

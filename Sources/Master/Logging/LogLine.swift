@@ -38,7 +38,8 @@ struct LogLine {
         return isBare ? value : quoted(value)
     }
 
-    private static func quoted(_ value: String) -> String {
+    /// A JSON text (RFC 8259 §7).
+    static func quoted(_ value: String) -> String {
         var result = "\""
         for scalar in value.unicodeScalars {
             let mustEscape = !PrintableText.isPlain(scalar) || scalar == "\"" || scalar == "\\"

@@ -114,11 +114,11 @@ final class Proxy {
         let health = HealthState.Policy(
             failuresMax: configuration.health.failuresMax, pauseNsMin: configuration.health.pauseNsMin,
             pauseNsMax: configuration.health.pauseNsMax)
-        let limits = PoolState.Limits(
-            connectionsMax: configuration.pool.connectionsMax, idleMax: configuration.pool.idleMax,
-            waitersMax: configuration.pool.waitersMax)
         return configuration.backends.enumerated().map { index, backend in
-            Endpoint(index: index, backend, health: HealthState(health), pool: PoolState(limits))
+            let limits = PoolState.Limits(
+                connectionsMax: backend.connectionsMax ?? configuration.pool.connectionsMax,
+                idleMax: configuration.pool.idleMax, waitersMax: configuration.pool.waitersMax)
+            return Endpoint(index: index, backend, health: HealthState(health), pool: PoolState(limits))
         }
     }
 

@@ -1,0 +1,127 @@
+import Logging
+
+/// One thing that both the configuration file and a flag can say: what ties them together.
+///
+/// Forms, ranges and defaults are declared once, with the flag in `CommandLineOptions`: a file's values go
+/// through the same parser. A new flag needs a line in `all`; a test finds the flag that has none.
+struct Setting: Sendable {
+    /// Which JSON values it takes, besides null, which leaves the default.
+    enum Form: Equatable {
+        /// Seconds, bytes or a count: a number, or the text that the flag takes.
+        case quantity
+        /// A word, a name, a path.
+        case text
+        /// true or false: the flag, or its negation.
+        case flag
+    }
+
+    /// Where it stands in the file: keys with dots between them.
+    let path: String
+    /// The flag with its two hyphens.
+    let flag: String
+    let form: Form
+    /// The value that is in force, as JSON; null where it is decided later.
+    let json: @Sendable (CommandLineOptions) -> String
+
+    /// - Parameter text: A flag's value; of `Form.flag`, "true" or "false".
+    func argument(_ text: String) -> String {
+        guard form == .flag else { return "\(flag)=\(text)" }
+        return text == "true" ? flag : "--no-" + flag.dropFirst(2)
+    }
+}
+
+extension Setting {
+    private typealias Path<Value> = KeyPath<CommandLineOptions, Value> & Sendable
+
+    /// In the order of the help.
+    static let all = serving + lifecycle + tracing + logging + limits + timeouts + upstream
+
+    private static let serving = [
+        count("listeners[0].port", "--port", \.serving.port),
+        text("listeners[0].address", "--address", \.serving.address),
+        // 0 stands for the CPUs, which no file can say.
+        Setting(path: "workers", flag: "--workers", form: .quantity) {
+            $0.serving.workers == 0 ? "null" : "\($0.serving.workers)"
+        },
+        flag("pin_workers", "--pin-workers", \.serving.pinWorkers),
+    ]
+
+    private static let lifecycle = [
+        seconds("lifecycle.drain_timeout", "--drain-timeout", \.lifecycle.drainTimeout),
+        seconds("lifecycle.ready_timeout", "--ready-timeout", \.lifecycle.readyTimeout),
+        count("lifecycle.draining_max", "--max-draining", \.lifecycle.maxDraining),
+        seconds("lifecycle.worker_stall_timeout", "--worker-stall-timeout", \.lifecycle.workerStallTimeout),
+    ]
+
+    private static let tracing = [
+        text("tracing.endpoint", "--otel-endpoint", \.tracing.otelEndpoint?.base),
+        text("tracing.protocol", "--otel-protocol", \.tracing.otelProtocol.rawValue),
+        text("tracing.exporter", "--otel-exporter", \.tracing.otelExporter?.rawValue),
+        text("tracing.service_name", "--service-name", \.tracing.serviceName),
+        count("tracing.batch_size", "--otel-batch-size", \.tracing.otelBatchSize),
+        seconds("tracing.batch_delay", "--otel-batch-delay", \.tracing.otelBatchDelay),
+        seconds("tracing.timeout", "--otel-timeout", \.tracing.otelTimeout),
+        bytes("tracing.span_buffer", "--span-buffer", \.tracing.spanBuffer),
+    ]
+
+    private static let logging = [
+        text("logging.level", "--log-level", \.logging.logLevel.rawValue),
+        text("logging.format", "--log-format", \.logging.logFormat.rawValue),
+        text("logging.access_log", "--access-log", \.logging.accessLog),
+    ]
+
+    private static let limits = [
+        bytes("limits.request_head", "--max-request-head", \.limits.maxRequestHead),
+        count("limits.request_fields", "--max-request-fields", \.limits.maxRequestFields),
+        bytes("limits.request_target", "--max-request-target", \.limits.maxRequestTarget),
+        bytes("limits.response_head", "--max-response-head", \.limits.maxResponseHead),
+        bytes("limits.body", "--max-body", \.limits.maxBody),
+        count("limits.connections", "--max-connections", \.limits.maxConnections),
+        count("limits.requests_per_connection", "--max-requests-per-connection", \.limits.maxRequestsPerConnection),
+        count("limits.attempts", "--max-attempts", \.limits.maxAttempts),
+    ]
+
+    private static let timeouts = [
+        seconds("timeouts.request_head", "--request-head-timeout", \.timeouts.requestHeadTimeout),
+        seconds("timeouts.keep_alive", "--keep-alive-timeout", \.timeouts.keepAliveTimeout),
+        seconds("timeouts.client_body", "--client-body-timeout", \.timeouts.clientBodyTimeout),
+        seconds("timeouts.client_stall", "--client-stall-timeout", \.timeouts.clientStallTimeout),
+        seconds("timeouts.half_close", "--half-close-timeout", \.timeouts.halfCloseTimeout),
+        seconds("timeouts.connect", "--connect-timeout", \.timeouts.connectTimeout),
+        seconds("timeouts.response_head", "--response-head-timeout", \.timeouts.responseHeadTimeout),
+        seconds("timeouts.upstream_stall", "--upstream-stall-timeout", \.timeouts.upstreamStallTimeout),
+        seconds("timeouts.tunnel_idle", "--tunnel-idle-timeout", \.timeouts.tunnelIdleTimeout),
+    ]
+
+    private static let upstream = [
+        count("upstream.connections_max", "--upstream-max-connections", \.upstream.upstreamMaxConnections),
+        count("upstream.idle_max", "--upstream-max-idle", \.upstream.upstreamMaxIdle),
+        seconds("upstream.idle_timeout", "--upstream-idle-timeout", \.upstream.upstreamIdleTimeout),
+        count("upstream.queue", "--upstream-queue", \.upstream.upstreamQueue),
+        seconds("upstream.queue_timeout", "--upstream-queue-timeout", \.upstream.upstreamQueueTimeout),
+    ]
+
+    private static func seconds(_ path: String, _ flag: String, _ value: Path<UInt64>) -> Setting {
+        Setting(path: path, flag: flag, form: .quantity) { SecondsText.format($0[keyPath: value]) }
+    }
+
+    private static func bytes(_ path: String, _ flag: String, _ value: Path<Int>) -> Setting {
+        Setting(path: path, flag: flag, form: .quantity) { "\"\(BytesText.format($0[keyPath: value]))\"" }
+    }
+
+    private static func count(_ path: String, _ flag: String, _ value: Path<Int>) -> Setting {
+        Setting(path: path, flag: flag, form: .quantity) { "\($0[keyPath: value])" }
+    }
+
+    private static func text(_ path: String, _ flag: String, _ value: Path<String>) -> Setting {
+        Setting(path: path, flag: flag, form: .text) { LogLine.quoted($0[keyPath: value]) }
+    }
+
+    private static func text(_ path: String, _ flag: String, _ value: Path<String?>) -> Setting {
+        Setting(path: path, flag: flag, form: .text) { $0[keyPath: value].map(LogLine.quoted) ?? "null" }
+    }
+
+    private static func flag(_ path: String, _ flag: String, _ value: Path<Bool>) -> Setting {
+        Setting(path: path, flag: flag, form: .flag) { "\($0[keyPath: value])" }
+    }
+}
