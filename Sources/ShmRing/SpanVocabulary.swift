@@ -45,12 +45,14 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case retryTriggered = 1
     case retryDenied
     case backendMarkedUnhealthy
+    case drainStarted
 
     public var text: StaticString {
         switch self {
         case .retryTriggered: "retry_triggered"
         case .retryDenied: "retry_denied"
         case .backendMarkedUnhealthy: "backend_marked_unhealthy"
+        case .drainStarted: "drain_started"
         }
     }
 }

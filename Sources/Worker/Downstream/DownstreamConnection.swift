@@ -22,6 +22,10 @@ final class DownstreamConnection: Connection {
     /// Bytes thrown away while lingering.
     var lingeredBytes = 0
 
+    /// Whether another process could go on with it: everything about it that matters is in the socket. The keys of a
+    /// transport are not.
+    var isPortable: Bool { transport == nil }
+
     init(descriptor: Int32, slot: Int, generation: UInt32, peer: PeerName) {
         self.peer = peer
         super.init(descriptor: descriptor, slot: slot, generation: generation)

@@ -6,7 +6,7 @@ import ShmRing
 /// they are looked at, the slot may belong to somebody else.
 struct EventToken: Equatable {
     enum Kind: UInt8 {
-        case listener, control, signal, downstream, upstream
+        case listener, control, signal, downstream, upstream, inbox, successor
     }
 
     var kind: Kind

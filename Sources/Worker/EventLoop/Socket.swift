@@ -27,6 +27,15 @@ enum Socket {
         }
     }
 
+    /// Who is on the other side; nil when nobody is any more.
+    static func peerAddress(_ descriptor: Int32) -> SocketAddress? {
+        var result: Int32 = -1
+        let peer = unsafe SocketAddress { address, length in
+            result = unsafe getpeername(descriptor, address, length)
+        }
+        return result == 0 ? peer : nil
+    }
+
     enum ConnectOutcome {
         case connected(Int32)
         case inProgress(Int32)

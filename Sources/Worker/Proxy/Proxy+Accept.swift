@@ -16,9 +16,7 @@ extension Proxy {
             case .none: return
             case .aborted: continue
             case .exhausted(let error):
-                logExhaustion(error)
-                acceptAgainNs = nowNs + Self.exhaustedPauseNs
-                return
+                return pauseAccepting(reason: error.description)
             }
         }
     }
@@ -26,13 +24,16 @@ extension Proxy {
     /// One line in this time at most: the state lasts, the news does not.
     private static let exhaustionLogPauseNs: UInt64 = 10_000_000_000
 
-    private func logExhaustion(_ error: Errno) {
+    /// Descriptors ran out.
+    func pauseAccepting(reason: String) {
+        acceptAgainNs = nowNs + Self.exhaustedPauseNs
         guard exhaustionLoggedNs == 0 || nowNs >= exhaustionLoggedNs + Self.exhaustionLogPauseNs else { return }
         exhaustionLoggedNs = nowNs
-        logger.warning("accepting pauses", metadata: ["reason": "\(error)"])
+        logger.warning("accepting pauses", metadata: ["reason": "\(reason)"])
     }
 
-    private func admit(_ descriptor: Int32, _ address: SocketAddress) {
+    /// A client's connection, accepted or handed over, gets its place.
+    func admit(_ descriptor: Int32, _ address: SocketAddress) {
         if address.port != nil { Socket.disableNagle(descriptor) }
         let inserted = downstreams.insert { slot, generation in
             DownstreamConnection(
@@ -46,6 +47,7 @@ extension Proxy {
             logger.warning("a client's connection cannot be watched", metadata: ["reason": "\(error)"])
             return closeDownstream(connection)
         }
+        guard !isDraining else { return retire(connection) }
         downstreamDeadlines.arm(connection, .keepAlive, nowNs: nowNs)
     }
 
@@ -53,7 +55,8 @@ extension Proxy {
     /// once a turn: the only place that touches the listeners' registration.
     func updateAccepting() {
         if acceptAgainNs > 0, nowNs >= acceptAgainNs { acceptAgainNs = 0 }
-        let shouldAccept = !isDraining && !downstreams.isFull && acceptAgainNs == 0
+        updateInbox()
+        let shouldAccept = admitsClients && !downstreams.isFull && acceptAgainNs == 0
         guard shouldAccept != isAccepting else { return }
         isAccepting = shouldAccept
         for (index, listener) in listeners.enumerated() {

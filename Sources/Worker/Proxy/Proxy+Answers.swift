@@ -35,7 +35,7 @@ extension Proxy {
         exchange.statusSent = status
         exchange.streamingStartNs = stampNs()
         // What was not read of the request would be taken for the next one.
-        if !exchange.isRequestRead || isDraining { exchange.mustClose = true }
+        if !exchange.isRequestRead || !mayGoOn(client) { exchange.mustClose = true }
         downstreamDeadlines.disarm(client)
         let output = client.outputBuffer(room: 512, buffers)
         exchange.localBodyBytes = LocalAnswer.write(

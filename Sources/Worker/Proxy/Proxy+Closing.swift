@@ -1,7 +1,7 @@
 import Logging
 import ShmRing
 
-/// Connections end; the worker ends.
+/// Connections end.
 extension Proxy {
     /// Closes a client's connection that serves nothing.
     func closeDownstream(_ connection: DownstreamConnection) {
@@ -71,34 +71,5 @@ extension Proxy {
         upstreamDeadlines.remove(connection)
         connection.close(buffers)
         upstreams.remove(connection.slot)
-    }
-
-    /// Stops accepting, lets requests in flight finish and closes the rest.
-    func startDrain() {
-        guard !isDraining else { return }
-        isDraining = true
-        drainDeadlineNs = nowNs &+ configuration.timeouts.drainNs
-        logger.debug("draining", metadata: ["connections": "\(downstreams.count)"])
-        updateAccepting()
-        for connection in downstreams.occupants where connection.phase == .reading && !connection.hasInput {
-            // What arrived in this very moment is still served; its event may not have been looked at yet.
-            connection.isReadable = true
-            readRequest(connection)
-            if !connection.isClosed, connection.phase == .reading, !connection.hasInput { closeDownstream(connection) }
-        }
-    }
-
-    /// The drain took too long: what is left is told, counted and cut.
-    func abandonEverything() {
-        logger.warning("the drain timeout is over", metadata: ["connections": "\(downstreams.count)"])
-        for connection in downstreams.occupants {
-            if let exchange = connection.exchange {
-                leaveUpstream(exchange)
-                exchange.error = .drainTimeout
-                exchange.hadBodyError = exchange.phase == .streaming
-                closeExchange(exchange)
-            }
-            closeDownstream(connection)
-        }
     }
 }

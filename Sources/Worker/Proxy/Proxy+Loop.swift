@@ -6,20 +6,24 @@ extension Proxy {
     /// Serves until `control` says drain or ends, and everything in flight is done.
     func run(control: borrowing ControlChannel, termination: borrowing SignalDescriptor) {
         nowNs = Clock.monotonicNs()
-        while !(isDraining && (downstreams.count == 0 || nowNs >= drainDeadlineNs)) {
-            let count = poller.wait(timeoutMs: waitMs())
-            nowNs = Clock.monotonicNs()
-            unixOffsetNs = 0
-            for index in 0..<count {
-                guard let (token, readiness) = poller.event(at: index) else { continue }
-                serve(token, readiness, control, termination)
-            }
-            runDeferred()
-            expireDeadlines()
-            updateAccepting()
-            accessLog?.flush()
-        }
+        while !drainIsDone() { turn(control, termination, waitMs: waitMs()) }
         if downstreams.count > 0 { abandonEverything() }
+        if handedOver > 0 { logger.debug("connections went to the successor", metadata: ["count": "\(handedOver)"]) }
+        accessLog?.flush()
+    }
+
+    /// One turn of the loop.
+    func turn(_ control: borrowing ControlChannel, _ termination: borrowing SignalDescriptor, waitMs: Int32) {
+        let count = poller.wait(timeoutMs: waitMs)
+        nowNs = Clock.monotonicNs()
+        unixOffsetNs = 0
+        for index in 0..<count {
+            guard let (token, readiness) = poller.event(at: index) else { continue }
+            serve(token, readiness, control, termination)
+        }
+        runDeferred()
+        expireDeadlines()
+        updateAccepting()
         accessLog?.flush()
     }
 
@@ -43,13 +47,19 @@ extension Proxy {
             startDrain()
         case .control:
             serveControl(control)
+        case .inbox:
+            serveInbox()
+        case .successor:
+            successorEvent(readiness)
         }
     }
 
     private func serveControl(_ control: borrowing ControlChannel) {
         while true {
-            switch control.receive() {
-            case .message(.drain), .message(.drainSweeping): startDrain()
+            var delivery = control.receiveDelivery()
+            switch delivery.reading {
+            case .message(.drain): startDrain(successor: delivery.takeDescriptor())
+            case .message(.drainSweeping): startDrain(.sweeping, successor: delivery.takeDescriptor())
             case .message(.ready): continue
             case .nothing: return
             case .peerGone:
@@ -84,7 +94,7 @@ extension Proxy {
     private func waitMs() -> Int32 {
         if !deferred.isEmpty { return 0 }
         var next = min(downstreamDeadlines.nextNs ?? .max, upstreamDeadlines.nextNs ?? .max)
-        if isDraining { next = min(next, drainDeadlineNs) }
+        if isDraining { next = min(next, drainDeadlineNs, nowNs < sweepEndNs ? sweepEndNs : .max) }
         if acceptAgainNs > 0 { next = min(next, acceptAgainNs) }
         guard next != .max else { return -1 }
         guard next > nowNs else { return 0 }
@@ -104,6 +114,7 @@ extension Proxy {
         switch kind {
         case .requestHead: refuse(connection, .requestTimeout)
         case .keepAlive, .linger: closeDownstream(connection)
+        case .drainPause: pauseIsOver(connection)
         case .clientBody, .clientStall:
             guard let exchange = connection.exchange else { return closeDownstream(connection) }
             clientStalled(exchange)

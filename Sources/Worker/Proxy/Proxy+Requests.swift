@@ -109,7 +109,7 @@ extension Proxy {
         let limits = configuration.limits
         let isLastRequest =
             limits.requestsPerConnectionMax > 0 && connection.requestCount >= limits.requestsPerConnectionMax
-        exchange.mustClose = !head.isPersistent || isLastRequest || isDraining
+        exchange.mustClose = !head.isPersistent || isLastRequest
         let bodyBytesMax = limits.requestBodyBytesMax
         if bodyBytesMax > 0, case .length(let count) = head.framing, count > bodyBytesMax {
             return answer(exchange, .bodyTooLarge)

@@ -117,7 +117,7 @@ extension Proxy {
         exchange.response = head
         exchange.phase = .streaming
         exchange.statusSent = head.status
-        let additions = responseAdditions(exchange, head)
+        let additions = responseAdditions(exchange, head, client)
         let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
         HeadWriter.writeResponse(input.readable, head, table, additions, to: output)
         input.consume(head.headBytes)
@@ -139,7 +139,9 @@ extension Proxy {
     }
 
     /// Decides how the body is framed for this client, and whether its connection goes on.
-    private func responseAdditions(_ exchange: Exchange, _ head: ResponseHead) -> HeadWriter.ResponseAdditions {
+    private func responseAdditions(
+        _ exchange: Exchange, _ head: ResponseHead, _ client: DownstreamConnection
+    ) -> HeadWriter.ResponseAdditions {
         var additions = HeadWriter.ResponseAdditions()
         let isOldClient = exchange.head.minorVersion == 0
         switch head.framing {
@@ -148,7 +150,7 @@ extension Proxy {
             additions.writesChunks = !isOldClient
             if isOldClient { exchange.mustClose = true }
         }
-        if isDraining || !exchange.isRequestRead || exchange.isRequestAbandoned { exchange.mustClose = true }
+        if !exchange.isRequestRead || exchange.isRequestAbandoned || !mayGoOn(client) { exchange.mustClose = true }
         additions.closes = exchange.mustClose
         additions.keepsAlive = isOldClient && !exchange.mustClose
         return additions
@@ -176,10 +178,11 @@ extension Proxy {
     /// The exchange is over and told; its client's connection goes on, lingers or closes.
     func finish(_ exchange: Exchange) {
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
-        let mustClose = exchange.mustClose || isDraining
+        let mustClose = exchange.mustClose
         closeExchange(exchange)
         if mustClose { return startLinger(client) }
         client.phase = .reading
+        guard !isDraining else { return retire(client) }
         downstreamDeadlines.arm(client, .keepAlive, nowNs: nowNs)
         // Pipelined requests, or an end that was announced while this one was served.
         if client.hasInput || client.isReadable { deferDownstream(client) }

@@ -9,13 +9,14 @@ import ShmRing
 ///     Proxy+Accept    clients in                              Proxy+Dispatch   backend, connection, head out
 ///     Proxy+Bodies    both directions of the body             Proxy+Responses  heads back, requests end
 ///     Proxy+Failures  retry or answer                         Proxy+Answers    answers of our own
-///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end, drain
+///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end
+///     Proxy+Drain     the worker leaves                       Proxy+Inbox      clients from another worker
 ///
 /// One thread, no locks. Nothing here blocks.
 final class Proxy {
     /// What may be waited for on a client's connection.
     enum DownstreamDeadline: UInt8, CaseIterable, Sendable {
-        case requestHead, keepAlive, clientBody, clientStall, halfClose, poolWait, linger, tunnelIdle
+        case requestHead, keepAlive, clientBody, clientStall, halfClose, poolWait, linger, tunnelIdle, drainPause
     }
 
     /// What may be waited for on a backend's connection.
@@ -73,6 +74,18 @@ final class Proxy {
     /// When accepting may go on after descriptors ran out; 0 when it did not stop for that.
     var acceptAgainNs: UInt64 = 0
     var isDraining = false
+    /// When the drain began, 0 before.
+    var drainStartedNs: UInt64 = 0
+    /// Until when a draining worker goes on accepting.
+    var sweepEndNs: UInt64 = 0
+    /// Where connections go that wait for a request; set while there is such a place.
+    var successor: ConnectionInbox?
+    var hasSuccessor = false
+    /// Connections that went there.
+    var handedOver = 0
+    /// Where another worker's connections come from; nil when there is no such place.
+    var inbox: ConnectionInbox?
+    var isReadingInbox = false
     /// Somebody looks at the times of requests.
     let isTimed: Bool
     /// When the last lack of descriptors was logged.
@@ -85,6 +98,7 @@ final class Proxy {
         generation = inheritance.generation
         logger = inheritance.logger
         listeners = inheritance.listeners
+        inbox = inheritance.inbox.map { ConnectionInbox(owning: $0) }
         poller = try Poller()
         let limits = configuration.limits
         requestParser = RequestParser(
@@ -134,6 +148,7 @@ final class Proxy {
         case .poolWait: pool.waitNs
         case .linger: lingerNs
         case .tunnelIdle: timeouts.tunnelIdleNs
+        case .drainPause: min(drainPauseNs, timeouts.drainNs)
         }
     }
 

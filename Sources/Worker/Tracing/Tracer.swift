@@ -9,6 +9,8 @@ final class Tracer {
     private let generation: UInt32
     private let url = ByteBuffer(capacity: RequestURL.bytesMax)
     private let connectionPrefix: String
+    /// When the worker began to drain; what ran then is told of it.
+    private var drainStartedNs = UInt64.max
 
     init(producer: consuming RingProducer, worker: Int, generation: UInt32, random: IDGenerator = IDGenerator()) {
         self.producer = producer
@@ -27,6 +29,9 @@ final class Tracer {
         guard table.count(of: .traceparent) == 1, let field = table.first(.traceparent) else { return identify() }
         return TraceIdentity(context: TraceContext(bytes.extracting(field.value)), &random)
     }
+
+    /// From here on, trees of requests that ran at that moment say so.
+    func drainStarted(atNs: UInt64) { drainStartedNs = atNs }
 
     func newSpanID() -> UInt64 { random.nextNonZero() }
 
@@ -106,6 +111,9 @@ final class Tracer {
         if treesLost > 0 { tree.attribute(.lbTreesLost, Int(treesLost)) }
         writeError(exchange.error, &tree)
         writeRetryEvents(exchange, &tree)
+        if exchange.startedNs <= drainStartedNs, drainStartedNs <= exchange.endedNs {
+            tree.beginEvent(.drainStarted, offsetNs: drainStartedNs &- exchange.startedNs)
+        }
     }
 
     /// What the head said.

@@ -33,7 +33,7 @@ import Testing
     }
 
     @Test func bitsOfAnUnknownKindAreNoToken() {
-        #expect(EventToken(bits: 0x0500_0000_0000_0000) == nil)
+        #expect(EventToken(bits: 0x4000_0000_0000_0000) == nil)
         #expect(EventToken(bits: .max) == nil)
     }
 }
