@@ -7,5 +7,6 @@
 #include "platform.h"
 #include "shm_layout.h"
 #include "curl_shims.h"
+#include "process_care.h"
 
 #endif

@@ -36,6 +36,21 @@ public struct SocketAddress: Sendable, Equatable, CustomStringConvertible {
         }
     }
 
+    /// A Unix socket in the abstract namespace (unix(7)), which no file stands for.
+    /// - Parameter name: At most 107 bytes.
+    public init?(abstractName name: String) {
+        let bytes = Array(name.utf8)
+        guard !bytes.isEmpty, bytes.count < MemoryLayout.size(ofValue: sockaddr_un().sun_path) else { return nil }
+        storage = sockaddr_storage()
+        let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path)!
+        // The name is as long as the address says, and has a zero in front of it.
+        length = socklen_t(offset + 1 + bytes.count)
+        unsafe withUnsafeMutableBytes(of: &storage) { raw in
+            unsafe raw.storeBytes(of: sa_family_t(AF_UNIX), as: sa_family_t.self)
+            for (index, byte) in bytes.enumerated() { unsafe raw[offset + 1 + index] = byte }
+        }
+    }
+
     /// Copies what the kernel or the resolver filled in.
     public init(_ address: UnsafePointer<sockaddr>, length: socklen_t) {
         precondition(length <= MemoryLayout<sockaddr_storage>.size)

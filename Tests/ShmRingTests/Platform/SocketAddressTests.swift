@@ -78,4 +78,28 @@ import Testing
         let named = unsafe SocketAddress { unsafe getsockname(raw, $0, $1) }
         #expect(named.description == "unix:")
     }
+
+    @Test func theKernelTakesAnAbstractName() throws {
+        let name = "socket-address-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let address = try #require(SocketAddress(abstractName: name))
+        let fd = FileDescriptor(owning: socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0))
+        let bound = unsafe address.withSockaddr { unsafe bind(fd.rawValue, $0, $1) }
+        try #require(bound == 0, "bind: \(Errno.last)")
+        #expect(String(decoding: contents(of: "/proc/net/unix"), as: UTF8.self).contains("@\(name)\n"))
+    }
+
+    private func contents(of path: String) -> [UInt8] {
+        let file = FileDescriptor(owning: unsafe open(path, O_RDONLY))
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 * 1024)
+        while case let count = unsafe read(file.rawValue, &chunk, chunk.count), count > 0 {
+            bytes += chunk.prefix(count)
+        }
+        return bytes
+    }
+
+    @Test(arguments: ["", String(repeating: "x", count: 108)])
+    func abstractNamesMustFit(name: String) {
+        #expect(SocketAddress(abstractName: name) == nil)
+    }
 }
