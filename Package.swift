@@ -26,7 +26,7 @@ let package = Package(
     targets: [
         .target(
             name: "CShims",
-            linkerSettings: [.linkedLibrary("curl")]
+            linkerSettings: [.linkedLibrary("curl"), .linkedLibrary("nghttp2")]
         ),
         .target(name: "ShmRing", dependencies: ["CShims"], swiftSettings: settings),
         .target(

@@ -49,6 +49,8 @@ public struct WorkerConfiguration: Sendable {
         public var connectionsMax = 8 * 1024
         /// Requests on one client connection, 0: unlimited.
         public var requestsPerConnectionMax = 0
+        /// Streams that a client may have open on one HTTP/2 connection.
+        public var http2StreamsMax = 128
 
         public init() {}
     }

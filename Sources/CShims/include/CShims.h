@@ -8,5 +8,6 @@
 #include "shm_layout.h"
 #include "curl_shims.h"
 #include "process_care.h"
+#include "nghttp2_shims.h"
 
 #endif

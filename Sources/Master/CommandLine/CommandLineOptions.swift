@@ -228,6 +228,9 @@ struct LimitOptions: ParsableArguments {
     @Option(count: 0...1_000_000_000, "Requests on one client connection; 0 sets no limit", zero: "no limit")
     var maxRequestsPerConnection = LimitOptions.defaults.requestsPerConnectionMax
 
+    @Option(count: 1...10_000, "Streams that a client may have open on one HTTP/2 connection")
+    var h2MaxConcurrentStreams = LimitOptions.defaults.http2StreamsMax
+
     @Option(count: 1...16, "How often a request is tried, the first time included")
     var maxAttempts = 3
 }

@@ -101,6 +101,7 @@ struct Configuration {
         limits.requestBodyBytesMax = options.maxBody
         limits.connectionsMax = options.maxConnections
         limits.requestsPerConnectionMax = options.maxRequestsPerConnection
+        limits.http2StreamsMax = options.h2MaxConcurrentStreams
         return limits
     }
 

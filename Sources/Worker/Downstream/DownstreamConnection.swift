@@ -10,6 +10,13 @@ final class DownstreamConnection: Connection {
         /// The last answer is out; what the client still sends is read and thrown away for a moment, so
         /// that a reset does not destroy the answer on its way (RFC 9112 §9.6).
         case lingering
+        /// Carries HTTP/2; `session` is set, and requests come on streams, which are connections of their own.
+        case carrying
+    }
+
+    /// How far the end of a carrier has been announced.
+    enum DrainStep {
+        case none, announced, refusing
     }
 
     var phase = Phase.reading
@@ -21,14 +28,28 @@ final class DownstreamConnection: Connection {
     var headStartedNs: UInt64 = 0
     /// Bytes thrown away while lingering.
     var lingeredBytes = 0
+    /// The frames of a connection that carries HTTP/2.
+    var session: HTTP2Session?
+    var drainStep = DrainStep.none
+    /// The stream that this is, where it is one: then it has no socket, and ends with its first request.
+    let stream: HTTP2Stream?
 
     /// Whether another process could go on with it: everything about it that matters is in the socket. The keys of a
     /// transport are not.
-    var isPortable: Bool { transport == nil }
+    var isPortable: Bool { transport == nil && session == nil }
 
     init(descriptor: Int32, slot: Int, generation: UInt32, peer: PeerName) {
         self.peer = peer
+        stream = nil
         super.init(descriptor: descriptor, slot: slot, generation: generation)
+    }
+
+    /// A stream of a connection that carries HTTP/2.
+    init(_ stream: HTTP2Stream, slot: Int, generation: UInt32, peer: PeerName) {
+        self.peer = peer
+        self.stream = stream
+        super.init(descriptor: -1, slot: slot, generation: generation)
+        transport = stream
     }
 }
 

@@ -172,7 +172,7 @@ final class BodyRelay {
         writesChunks ? Self.writeChunk(bytes, to: output) : output.append(bytes)
     }
 
-    private static func writeChunk(_ bytes: Span<UInt8>, to output: ByteBuffer) {
+    static func writeChunk(_ bytes: Span<UInt8>, to output: ByteBuffer) {
         output.append(hex: UInt64(bytes.count), digits: hexDigits(bytes.count))
         output.append("\r\n")
         output.append(bytes)

@@ -10,7 +10,7 @@ extension Proxy {
 
     func acceptFrom(_ listener: Int32) {
         for _ in 0..<Self.acceptsPerTurn {
-            guard !downstreams.isFull, isAccepting else { return }
+            guard !isFull, isAccepting else { return }
             switch Socket.accept(listener) {
             case .accepted(let descriptor, let peer): admit(descriptor, peer)
             case .none: return
@@ -31,6 +31,9 @@ extension Proxy {
         exhaustionLoggedNs = nowNs
         logger.warning("accepting pauses", metadata: ["reason": "\(reason)"])
     }
+
+    /// Streams have no connection of their own.
+    var isFull: Bool { downstreams.count - streamCount >= configuration.limits.connectionsMax }
 
     /// A client's connection, accepted or handed over, gets its place.
     func admit(_ descriptor: Int32, _ address: SocketAddress) {
@@ -56,7 +59,7 @@ extension Proxy {
     func updateAccepting() {
         if acceptAgainNs > 0, nowNs >= acceptAgainNs { acceptAgainNs = 0 }
         updateInbox()
-        let shouldAccept = admitsClients && !downstreams.isFull && acceptAgainNs == 0
+        let shouldAccept = admitsClients && !isFull && acceptAgainNs == 0
         guard shouldAccept != isAccepting else { return }
         isAccepting = shouldAccept
         for (index, listener) in listeners.enumerated() {

@@ -6,6 +6,8 @@ extension Proxy {
     /// Closes a client's connection that serves nothing.
     func closeDownstream(_ connection: DownstreamConnection) {
         precondition(connection.exchange == nil, "client \(connection.slot) is closed while it is served")
+        precondition(connection.session == nil, "client \(connection.slot) is closed while it carries streams")
+        if connection.stream != nil { streamCount -= 1 }
         downstreamDeadlines.remove(connection)
         connection.close(buffers)
         downstreams.remove(connection.slot)
@@ -13,7 +15,7 @@ extension Proxy {
 
     /// The last answer is out: say so with FIN, read on for a moment, then close.
     func startLinger(_ connection: DownstreamConnection) {
-        if connection.sawEnd { return closeDownstream(connection) }
+        if connection.sawEnd || connection.stream != nil { return closeDownstream(connection) }
         connection.finishSending()
         connection.phase = .lingering
         connection.lingeredBytes = 0

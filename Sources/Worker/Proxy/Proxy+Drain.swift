@@ -8,6 +8,7 @@ import ShmRing
 ///     its request's head is arriving      finished, then as above   finished, `Connection: close`
 ///     served                              finished, then as above   finished, `Connection: close`
 ///     tunnel                              goes on until the drain timeout
+///     carries HTTP/2                      GOAWAY in two steps, then closed when its streams are finished
 ///
 /// "Handed over" is its descriptor in the successor's `ConnectionInbox`: the client notices nothing, and bytes that it
 /// has sent meanwhile are read over there. "Read for a moment" is for the request that crosses the end: it is
@@ -44,6 +45,7 @@ extension Proxy {
         drainDeadlineNs = nowNs &+ configuration.timeouts.drainNs
         if request == .sweeping { sweepEndNs = min(nowNs &+ Self.drainPauseNs, drainDeadlineNs) }
         updateAccepting()
+        for connection in downstreams.occupants where connection.phase == .carrying { drainCarrier(connection) }
     }
 
     /// Whether connections are still accepted.
@@ -131,7 +133,7 @@ extension Proxy {
     func abandonEverything() {
         let left = DrainLeftovers(downstreams.occupants)
         logger.warning("the drain timeout is over, what is left is closed", metadata: left.metadata)
-        for connection in downstreams.occupants {
+        for connection in downstreams.occupants where connection.session == nil {
             if let exchange = connection.exchange {
                 leaveUpstream(exchange)
                 exchange.error = .drainTimeout
@@ -140,6 +142,7 @@ extension Proxy {
             }
             closeDownstream(connection)
         }
+        for connection in downstreams.occupants { endCarrier(connection) }
     }
 }
 
@@ -160,6 +163,8 @@ struct DrainLeftovers: Equatable {
         case .serving: if connection.exchange?.phase == .tunnel { tunnels += 1 } else { serving += 1 }
         case .reading: if connection.hasInput { readingHead += 1 } else { idle += 1 }
         case .lingering: closing += 1
+        // Its streams are counted.
+        case .carrying: break
         }
     }
 

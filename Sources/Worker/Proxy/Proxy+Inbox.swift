@@ -9,7 +9,7 @@ extension Proxy {
     /// Takes what waits in the inbox, as far as there is room.
     func serveInbox() {
         for _ in 0..<Self.adoptionsPerTurn {
-            guard isReadingInbox, !downstreams.isFull else { return }
+            guard isReadingInbox, !isFull else { return }
             guard takeFromInbox() else { return }
         }
     }
@@ -40,7 +40,7 @@ extension Proxy {
     /// Reads the inbox while there is room: what does not fit waits in the kernel.
     func updateInbox() {
         guard let descriptor = inbox?.descriptor else { return }
-        let shouldRead = !downstreams.isFull && acceptAgainNs == 0
+        let shouldRead = !isFull && acceptAgainNs == 0
         guard shouldRead != isReadingInbox else { return }
         guard shouldRead else { return stopReadingInbox() }
         do {

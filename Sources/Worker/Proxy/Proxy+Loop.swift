@@ -23,6 +23,7 @@ extension Proxy {
         }
         runDeferred()
         expireDeadlines()
+        flushCarriers()
         updateAccepting()
         accessLog?.flush()
     }
@@ -92,7 +93,7 @@ extension Proxy {
 
     /// Milliseconds until something is due, rounded up; -1 when nothing is.
     private func waitMs() -> Int32 {
-        if !deferred.isEmpty { return 0 }
+        if !deferred.isEmpty || http2.hasDirty { return 0 }
         var next = min(downstreamDeadlines.nextNs ?? .max, upstreamDeadlines.nextNs ?? .max)
         if isDraining { next = min(next, drainDeadlineNs, nowNs < sweepEndNs ? sweepEndNs : .max) }
         if acceptAgainNs > 0 { next = min(next, acceptAgainNs) }
@@ -111,6 +112,7 @@ extension Proxy {
     }
 
     private func downstreamExpired(_ connection: DownstreamConnection, _ kind: DownstreamDeadline) {
+        if connection.phase == .carrying { return carrierExpired(connection, kind) }
         switch kind {
         case .requestHead: refuse(connection, .requestTimeout)
         case .keepAlive, .linger: closeDownstream(connection)

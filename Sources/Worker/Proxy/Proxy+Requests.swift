@@ -6,6 +6,7 @@ extension Proxy {
         switch connection.phase {
         case .reading: readRequest(connection)
         case .lingering: linger(connection)
+        case .carrying: carrierEvent(connection, readiness)
         case .serving:
             guard let exchange = connection.exchange else { preconditionFailure("serving without an exchange") }
             serveDownstream(exchange, connection, readiness)
@@ -68,6 +69,15 @@ extension Proxy {
             return true
         }
         if input.readableBytes == 1, input.readable[0] == 0x0D { return waitForHead(connection) }
+        if connection.requestCount == 0, input.readable[0] == UInt8(ascii: "P"), connection.stream == nil {
+            switch Self.preface(input.readable) {
+            case .none: break
+            case .incomplete: return waitForHead(connection)
+            case .whole:
+                startCarrying(connection)
+                return false
+            }
+        }
         // The last reading is that of the event before, or of the turn's begin: no later than the bytes were there.
         if connection.headStartedNs == 0 { connection.headStartedNs = nowNs }
         tableOwner = nil
@@ -109,7 +119,7 @@ extension Proxy {
         let limits = configuration.limits
         let isLastRequest =
             limits.requestsPerConnectionMax > 0 && connection.requestCount >= limits.requestsPerConnectionMax
-        exchange.mustClose = !head.isPersistent || isLastRequest
+        exchange.mustClose = !head.isPersistent || isLastRequest || connection.stream != nil
         let bodyBytesMax = limits.requestBodyBytesMax
         if bodyBytesMax > 0, case .length(let count) = head.framing, count > bodyBytesMax {
             return answer(exchange, .bodyTooLarge)

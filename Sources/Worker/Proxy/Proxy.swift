@@ -11,6 +11,7 @@ import ShmRing
 ///     Proxy+Failures  retry or answer                         Proxy+Answers    answers of our own
 ///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end
 ///     Proxy+Drain     the worker leaves                       Proxy+Inbox      clients from another worker
+///     Proxy+HTTP2     carriers of streams
 ///
 /// One thread, no locks. Nothing here blocks.
 final class Proxy {
@@ -50,7 +51,11 @@ final class Proxy {
     /// Realtime less monotonic time, 0 until a request of this turn asks.
     var unixOffsetNs: UInt64 = 0
     let buffers = BufferPool()
+    /// Clients' connections, and the streams on those that carry HTTP/2.
     let downstreams: SlotTable<DownstreamConnection>
+    /// How many of them are streams, which count towards no limit of connections.
+    var streamCount = 0
+    let http2: HTTP2Context
     let upstreams: SlotTable<UpstreamConnection>
     let downstreamDeadlines: Deadlines<DownstreamDeadline>
     let upstreamDeadlines: Deadlines<UpstreamDeadline>
@@ -108,7 +113,8 @@ final class Proxy {
         responseParser = ResponseParser(headBytesMax: limits.responseHeadBytesMax)
         retryPolicy = RetryPolicy(attemptsMax: configuration.attemptsMax)
         endpoints = Self.makeEndpoints(configuration)
-        downstreams = SlotTable(capacity: limits.connectionsMax)
+        downstreams = SlotTable(capacity: Int(Int32.max))
+        http2 = HTTP2Context(Self.http2Limits(configuration), buffers)
         upstreams = SlotTable(capacity: Int(Int32.max))
         let timeouts = configuration.timeouts
         downstreamDeadlines = Deadlines { kind in Self.durationNs(kind, timeouts, configuration.pool) }
@@ -122,6 +128,14 @@ final class Proxy {
             tracer = nil
         }
         isTimed = tracer != nil || accessLog != nil
+    }
+
+    private static func http2Limits(_ configuration: WorkerConfiguration) -> HTTP2Context.Limits {
+        var limits = HTTP2Context.Limits()
+        limits.streamsMax = configuration.limits.http2StreamsMax
+        limits.requestFieldBytesMax = configuration.limits.requestHeadBytesMax
+        limits.responseFieldBytesMax = configuration.limits.responseHeadBytesMax
+        return limits
     }
 
     private static func makeEndpoints(_ configuration: WorkerConfiguration) -> [Endpoint] {

@@ -95,7 +95,7 @@ final class Tracer {
         tree.beginSpan(
             .proxyRequest, kind: .server, id: exchange.identity.rootSpanID, parent: nil, startOffsetNs: 0,
             endOffsetNs: exchange.endedNs &- exchange.startedNs, status: isError ? .error : .unset)
-        writeRequestFacts(exchange, &tree)
+        writeRequestFacts(exchange, client, &tree)
         if exchange.statusSent > 0 { tree.attribute(.httpStatusCode, exchange.statusSent) }
         let backend = exchange.lastEndpoint
         if backend >= 0 {
@@ -117,14 +117,14 @@ final class Tracer {
     }
 
     /// What the head said.
-    private func writeRequestFacts(_ exchange: Exchange, _ tree: inout TreeWriter) {
+    private func writeRequestFacts(_ exchange: Exchange, _ client: DownstreamConnection, _ tree: inout TreeWriter) {
         guard let retained = exchange.retained else { return }
         let bytes = retained.readable
         let head = exchange.head
         if !head.methodText.isEmpty { tree.attribute(.httpMethod, text: bytes.extracting(head.methodText)) }
         writeURL(&tree)
         guard head.headBytes > 0 else { return }
-        tree.attribute(.httpFlavor, head.minorVersion == 0 ? "1.0" : "1.1")
+        tree.attribute(.httpFlavor, client.stream != nil ? "2" : head.minorVersion == 0 ? "1.0" : "1.1")
         if !head.authority.isEmpty { tree.attribute(.httpHost, text: bytes.extracting(head.authority)) }
         if !exchange.userAgent.isEmpty { tree.attribute(.httpUserAgent, text: bytes.extracting(exchange.userAgent)) }
         if let count = exchange.requestBodyBytes { tree.attribute(.httpRequestContentLength, count) }

@@ -1,0 +1,71 @@
+/// What all HTTP/2 connections of a worker share: memory, parsers, and the list of those that have something to
+/// write at the end of the turn.
+final class HTTP2Context {
+    struct Limits {
+        /// Streams that a client may have open at once.
+        var streamsMax = 128
+        /// Body bytes of one stream that wait here at most, announced as its window.
+        var streamWindowBytes = 256 * 1024
+        /// The same for all streams of a connection together.
+        var connectionWindowBytes = 16 * 1024 * 1024
+        /// Names and values of a request's fields.
+        var requestFieldBytesMax = 32 * 1024
+        /// The same for a response.
+        var responseFieldBytesMax = 64 * 1024
+        /// Resets of streams, caused or sent by the peer, that a connection may have in a row, and how many more
+        /// a second.
+        var resetsBurst = 1000
+        var resetsPerSecond = 33
+    }
+
+    let limits: Limits
+    let buffers: BufferPool
+    /// Reads heads that this proxy wrote: their limits leave room for what it added.
+    let requestParser: RequestParser
+    let responseParser: ResponseParser
+    let table = FieldTable()
+    let fields = FieldList()
+    private var random = SystemRandomNumberGenerator()
+    /// Sessions with something to write.
+    private var dirty: ContiguousArray<HTTP2Session> = []
+    private var flushing: ContiguousArray<HTTP2Session> = []
+
+    init(_ limits: Limits, _ buffers: BufferPool) {
+        self.limits = limits
+        self.buffers = buffers
+        let requestBytes = 2 * limits.requestFieldBytesMax + 65536
+        requestParser = RequestParser(
+            limits: RequestParser.Limits(headBytesMax: requestBytes, targetBytesMax: requestBytes, fieldsMax: 1100))
+        responseParser = ResponseParser(headBytesMax: 2 * limits.responseFieldBytesMax + 65536)
+    }
+
+    var hasDirty: Bool { !dirty.isEmpty }
+
+    func markDirty(_ session: HTTP2Session) { dirty.append(session) }
+
+    /// Does something for every session that has something to write; those that become so meanwhile come next
+    /// time.
+    func forEachDirty(_ body: (HTTP2Session) -> Void) {
+        guard !dirty.isEmpty else { return }
+        swap(&dirty, &flushing)
+        for session in flushing {
+            session.isMarkedDirty = false
+            body(session)
+        }
+        flushing.removeAll(keepingCapacity: true)
+    }
+
+    /// Base64 of 16 random bytes (RFC 6455 §4.1).
+    func newWebSocketKey() -> InlineArray<24, UInt8> {
+        let alphabet: StaticString = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+        var key = InlineArray<24, UInt8>(repeating: UInt8(ascii: "="))
+        let words: InlineArray<2, UInt64> = [random.next(), random.next()]
+        for index in 0..<22 {
+            // 21 characters of 6 bits each, and one of 2.
+            let bits = index < 10 ? words[0] >> UInt64(index * 6) : words[1] >> UInt64((index - 10) * 5)
+            let value = index == 21 ? (bits & 3) << 4 : bits & 63
+            key[index] = alphabet.byte(at: Int(value))
+        }
+        return key
+    }
+}

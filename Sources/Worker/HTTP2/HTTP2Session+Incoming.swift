@@ -1,0 +1,145 @@
+import CShims
+
+/// What comes in, as libnghttp2's callbacks tell it: noted, and looked at by the proxy afterwards.
+extension HTTP2Session {
+    /// A header block begins.
+    /// - Parameter stream: Nil for a request's, whose stream is new.
+    func blockBegan(_ streamID: Int32, _ stream: HTTP2Stream?) {
+        if let stream {
+            blockStream = stream
+            isTrailerBlock = stream.hasFinalHead
+        } else {
+            let stream = HTTP2Stream(self, id: streamID)
+            adopt(stream)
+            unsafe nghttp2_session_set_stream_user_data(
+                raw, streamID, Unmanaged.passUnretained(stream).toOpaque())
+            blockStream = stream
+            isTrailerBlock = false
+        }
+        if isTrailerBlock {
+            trailerBlock.reset()
+        } else if role == .server {
+            requestBlock.reset()
+        } else {
+            responseBlock.reset()
+        }
+    }
+
+    func blockField(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+        if isTrailerBlock {
+            trailerBlock.field(name, value)
+        } else if role == .server {
+            requestBlock.field(name, value)
+        } else {
+            responseBlock.field(name, value)
+        }
+    }
+
+    func blockEnded(endsStream: Bool) {
+        guard let stream = blockStream else { return }
+        blockStream = nil
+        if isTrailerBlock {
+            trailersEnded(stream)
+        } else if role == .server {
+            requestEnded(stream, endsStream: endsStream)
+        } else {
+            responseEnded(stream, endsStream: endsStream)
+        }
+    }
+
+    private func requestEnded(_ stream: HTTP2Stream, endsStream: Bool) {
+        requestBlock.judge()
+        guard requestBlock.refusal != .malformed else {
+            requestBlock.reset()
+            return submitReset(stream, .protocolError)
+        }
+        if requestBlock.refusal == .tooLarge { stream.refusal = .headTooLarge }
+        stream.method = requestBlock.method
+        stream.isExtendedConnect = requestBlock.isExtendedConnect
+        guard let text = stream.headRoom(requestBlock.headBytesMax) else { return }
+        let before = text.readableBytes
+        let key = stream.isExtendedConnect ? context.newWebSocketKey() : InlineArray<24, UInt8>(repeating: 0)
+        requestBlock.writeHead(hasBody: !endsStream, webSocketKey: key.span, to: text)
+        let isChunked = !endsStream && requestBlock.contentLength == nil
+        stream.headWritten(
+            bytes: text.readableBytes - before,
+            framing: stream.isExtendedConnect ? .tunnel : isChunked ? .chunked : .raw, isFinal: true)
+        requestBlock.reset()
+        if endsStream { stream.inboundEnded(trailers: []) }
+        stream.news.hasArrived = true
+        touch(stream)
+    }
+
+    private func responseEnded(_ stream: HTTP2Stream, endsStream: Bool) {
+        responseBlock.judge()
+        guard !responseBlock.isMalformed, let text = stream.headRoom(responseBlock.headBytesMax) else {
+            responseBlock.reset()
+            return submitReset(stream, .protocolError)
+        }
+        let before = text.readableBytes
+        responseBlock.writeHead(answering: stream.method, hasBody: !endsStream, to: text)
+        let hasNoBody = ResponseParser.hasNoBody(status: responseBlock.status, answering: stream.method)
+        let isChunked = !endsStream && responseBlock.contentLength == nil && !hasNoBody
+        stream.headWritten(
+            bytes: text.readableBytes - before, framing: isChunked ? .chunked : .raw,
+            isFinal: !responseBlock.isInterim)
+        responseBlock.reset()
+        if endsStream { stream.inboundEnded(trailers: []) }
+        stream.news.isReadable = true
+        touch(stream)
+    }
+
+    private func trailersEnded(_ stream: HTTP2Stream) {
+        guard !trailerBlock.isMalformed else { return submitReset(stream, .protocolError) }
+        stream.inboundEnded(trailers: trailerBlock.lines)
+        trailerBlock.reset()
+        stream.news.isReadable = true
+        touch(stream)
+    }
+
+    func dataReceived(_ stream: HTTP2Stream?, _ streamID: Int32, _ bytes: Span<UInt8>) {
+        emptyDataFrames = 0
+        guard let stream, stream.dataReceived(bytes) else {
+            _ = unsafe nghttp2_session_consume(raw, streamID, bytes.count)
+            return
+        }
+        stream.news.isReadable = true
+        touch(stream)
+    }
+
+    func dataFrameEnded(_ stream: HTTP2Stream?, bytes: Int, endsStream: Bool) {
+        if endsStream, let stream {
+            stream.inboundEnded(trailers: [])
+            stream.news.isReadable = true
+            touch(stream)
+        } else if bytes == 0 {
+            emptyDataFrames += 1
+            if emptyDataFrames > Self.emptyDataFramesMax { terminate(.enhanceYourCalm) }
+        }
+    }
+
+    func streamClosed(_ stream: HTTP2Stream?, errorCode: UInt32) {
+        guard let stream else { return }
+        stream.closed(errorCode: errorCode)
+        stream.news.hasClosed = true
+        touch(stream)
+    }
+
+    func settingsReceived() {
+        settingsCount += 1
+        func value(_ id: nghttp2_settings_id) -> UInt32 { unsafe nghttp2_session_get_remote_settings(raw, id) }
+        peerSettings = PeerSettings(
+            streamsMax: value(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS),
+            windowBytes: value(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE),
+            allowsExtendedConnect: value(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 0)
+    }
+
+    func goawayReceived(lastStreamID: Int32, errorCode: UInt32, debugData: Span<UInt8>) {
+        var data: [UInt8] = []
+        for index in 0..<min(debugData.count, 256) { data.append(debugData[index]) }
+        goaway = Goaway(lastStreamID: lastStreamID, errorCode: errorCode, debugData: data)
+        goawayCount += 1
+    }
+
+    func pingAcknowledged() { pingAckCount += 1 }
+}

@@ -1,0 +1,304 @@
+import CShims
+import ShmRing
+
+/// One end of an HTTP/2 connection: owns libnghttp2's session and the streams on it. No I/O: bytes go in by
+/// `receive`, come out by `write`, and what happened to streams is asked for with `nextTouched`.
+///
+/// The callbacks (`HTTP2Callbacks`) only note things down. Nothing is freed and no event reaches the proxy inside
+/// one; the proxy looks afterwards. The session keeps its streams alive, and libnghttp2 knows them by pointers
+/// without ownership, valid until `forget`.
+@safe
+final class HTTP2Session {
+    enum Role { case server, client }
+
+    /// What the peer's first SETTINGS, or later ones, say.
+    struct PeerSettings: Equatable {
+        var streamsMax: UInt32 = 100
+        var windowBytes: UInt32 = 65535
+        var allowsExtendedConnect = false
+    }
+
+    /// The last GOAWAY.
+    struct Goaway: Equatable {
+        var lastStreamID: Int32
+        var errorCode: UInt32
+        var debugData: [UInt8]
+    }
+
+    /// Room in the output that the largest frame takes.
+    private static let frameBytesMax = 16384 + 256
+
+    let role: Role
+    let context: HTTP2Context
+    let raw: OpaquePointer
+    /// The connection that it speaks over; set by the proxy.
+    var carrier: Connection?
+    var isMarkedDirty = false
+    private(set) var streams: ContiguousArray<HTTP2Stream> = []
+    private var touched: ContiguousArray<HTTP2Stream> = []
+    private var touchedIndex = 0
+    private var sending: ContiguousArray<HTTP2Stream> = []
+
+    // The header block that comes in.
+    var requestBlock: RequestBlock
+    var responseBlock: ResponseBlock
+    var trailerBlock = TrailerBlock()
+    var blockStream: HTTP2Stream?
+    var isTrailerBlock = false
+
+    // What the peer said about the connection.
+    var peerSettings = PeerSettings()
+    var settingsCount = 0
+    var goaway: Goaway?
+    var goawayCount = 0
+    var pingAckCount = 0
+    /// The connection cannot go on.
+    private(set) var isDead = false
+    /// Empty DATA frames since the last one that was not.
+    var emptyDataFrames = 0
+    static let emptyDataFramesMax = 1000
+
+    init(_ role: Role, _ context: HTTP2Context) {
+        self.role = role
+        self.context = context
+        requestBlock = RequestBlock(context.buffers, bytesMax: context.limits.requestFieldBytesMax)
+        responseBlock = ResponseBlock(context.buffers, bytesMax: context.limits.responseFieldBytesMax)
+        unsafe raw = Self.makeSession(role, context.limits)
+        unsafe nghttp2_session_set_user_data(raw, Unmanaged.passUnretained(self).toOpaque())
+        submitSettings()
+    }
+
+    deinit {
+        // Deleting runs no callback.
+        unsafe nghttp2_session_del(raw)
+    }
+
+    private static func makeSession(_ role: Role, _ limits: HTTP2Context.Limits) -> OpaquePointer {
+        var callbacks: OpaquePointer?
+        var option: OpaquePointer?
+        var session: OpaquePointer?
+        guard unsafe nghttp2_session_callbacks_new(&callbacks) == 0, unsafe nghttp2_option_new(&option) == 0,
+            let callbacks = unsafe callbacks, let option = unsafe option
+        else { fatalError("no memory for an HTTP/2 session") }
+        unsafe HTTP2Callbacks.install(on: callbacks)
+        unsafe nghttp2_option_set_no_auto_window_update(option, 1)
+        unsafe nghttp2_option_set_no_closed_streams(option, 1)
+        unsafe nghttp2_option_set_peer_max_concurrent_streams(option, 100)
+        unsafe nghttp2_option_set_max_send_header_block_length(option, 4 << 20)
+        unsafe nghttp2_option_set_stream_reset_rate_limit(
+            option, UInt64(limits.resetsBurst), UInt64(limits.resetsPerSecond))
+        // The context is set once the object exists: no callback runs before.
+        let status =
+            role == .server
+            ? unsafe nghttp2_session_server_new2(&session, callbacks, nil, option)
+            : unsafe nghttp2_session_client_new2(&session, callbacks, nil, option)
+        unsafe nghttp2_option_del(option)
+        unsafe nghttp2_session_callbacks_del(callbacks)
+        guard status == 0, let made = unsafe session else { fatalError("no memory for an HTTP/2 session") }
+        return unsafe made
+    }
+
+    private func submitSettings() {
+        let limits = context.limits
+        var entries: [nghttp2_settings_entry] = [
+            Self.setting(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.streamWindowBytes)
+        ]
+        if role == .server {
+            entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streamsMax))
+            entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.requestFieldBytesMax))
+            entries.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1))
+            entries.append(Self.setting(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1))
+        } else {
+            entries.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_PUSH, 0))
+            entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.responseFieldBytesMax))
+        }
+        let flags = UInt8(NGHTTP2_FLAG_NONE.rawValue)
+        unsafe entries.withUnsafeBufferPointer { entries in
+            _ = unsafe nghttp2_submit_settings(raw, flags, entries.baseAddress, entries.count)
+        }
+        _ = unsafe nghttp2_session_set_local_window_size(raw, flags, 0, Int32(limits.connectionWindowBytes))
+        markDirty()
+    }
+
+    private static func setting(_ id: nghttp2_settings_id, _ value: Int) -> nghttp2_settings_entry {
+        nghttp2_settings_entry(settings_id: Int32(id.rawValue), value: UInt32(value))
+    }
+
+    // MARK: Bytes in and out
+
+    /// Takes what the peer sent.
+    func receive(_ bytes: Span<UInt8>) {
+        guard !isDead, bytes.count > 0 else { return }
+        let count = unsafe bytes.withUnsafeBufferPointer { bytes in
+            unsafe nghttp2_session_mem_recv(raw, bytes.baseAddress, bytes.count)
+        }
+        if count < 0 { isDead = true }
+        markDirty()
+    }
+
+    /// Writes frames for the peer into `output`, as many as fit.
+    /// - Returns: True when nothing is left to write.
+    func write(to output: ByteBuffer) -> Bool {
+        while output.writableBytes >= Self.frameBytesMax {
+            var frame: UnsafePointer<UInt8>?
+            let count = unsafe nghttp2_session_mem_send(raw, &frame)
+            guard count > 0, let frame = unsafe frame else {
+                if count < 0 { isDead = true }
+                noticeDrained()
+                return true
+            }
+            unsafe output.append(UnsafeBufferPointer(start: frame, count: count).span)
+        }
+        return false
+    }
+
+    /// Room that `write` wants at least.
+    static var outputBytesMin: Int { frameBytesMax }
+
+    /// Nothing more will be read and nothing is left to write: the connection is over.
+    var isFinished: Bool {
+        unsafe nghttp2_session_want_read(raw) == 0 && nghttp2_session_want_write(raw) == 0
+    }
+
+    func markDirty() {
+        guard !isMarkedDirty else { return }
+        isMarkedDirty = true
+        context.markDirty(self)
+    }
+
+    /// Streams of which everything has left tell the proxy so.
+    private func noticeDrained() {
+        var index = 0
+        while index < sending.count {
+            let stream = sending[index]
+            if stream.isClosed || stream.noticeDrained() {
+                sending[index] = sending[sending.count - 1]
+                sending.removeLast()
+                stream.isInSending = false
+                if stream.isWaitingForReset { submitReset(stream, .noError) }
+                stream.news.hasDrained = true
+                touch(stream)
+            } else {
+                index += 1
+            }
+        }
+    }
+
+    // MARK: Streams
+
+    /// The next stream that something happened to.
+    func nextTouched() -> HTTP2Stream? {
+        guard touchedIndex < touched.count else {
+            if touchedIndex > 0 { touched.removeAll(keepingCapacity: true) }
+            touchedIndex = 0
+            return nil
+        }
+        let stream = touched[touchedIndex]
+        touchedIndex += 1
+        stream.isInTouched = false
+        return stream
+    }
+
+    func touch(_ stream: HTTP2Stream) {
+        guard !stream.isInTouched else { return }
+        stream.isInTouched = true
+        touched.append(stream)
+    }
+
+    func startedSending(_ stream: HTTP2Stream) {
+        markDirty()
+        guard !stream.isInSending else { return }
+        stream.isInSending = true
+        sending.append(stream)
+    }
+
+    /// Lets go of a stream that is closed. What it received stays for its owner.
+    func forget(_ stream: HTTP2Stream) {
+        guard stream.place < streams.count, streams[stream.place] === stream else { return }
+        let last = streams[streams.count - 1]
+        streams[stream.place] = last
+        last.place = stream.place
+        streams.removeLast()
+        stream.dropOutbound()
+    }
+
+    func adopt(_ stream: HTTP2Stream) {
+        stream.place = streams.count
+        streams.append(stream)
+    }
+
+    /// The connection is gone, and every stream with it.
+    func closeAll(code: HTTP2ErrorCode) {
+        isDead = true
+        for stream in streams where !stream.isClosed {
+            stream.closed(errorCode: code.rawValue)
+            stream.news.hasClosed = true
+            touch(stream)
+        }
+    }
+
+    /// A stream of our own. The request's head decides its number.
+    func openStream() -> HTTP2Stream {
+        let stream = HTTP2Stream(self, id: 0)
+        adopt(stream)
+        return stream
+    }
+
+    /// Gives the peer credit for bytes that were handed on.
+    func consume(_ stream: HTTP2Stream, bytes: Int) {
+        guard !isDead else { return }
+        _ = unsafe nghttp2_session_consume(raw, stream.id, bytes)
+        if unsafe nghttp2_session_want_write(raw) != 0 { markDirty() }
+    }
+
+    func resume(_ stream: HTTP2Stream) {
+        _ = unsafe nghttp2_session_resume_data(raw, stream.id)
+    }
+
+    /// The proxy is done with a stream of a client.
+    func ownerLeft(_ stream: HTTP2Stream, isAnswered: Bool) {
+        guard isAnswered else { return reset(stream, code: .internalError) }
+        guard !stream.hasInboundEnded else { return }
+        // An early answer: the client may stop sending (RFC 9113 §8.1), once it has all of it.
+        if stream.hasSentEnd, !stream.isInSending { return reset(stream, code: .noError) }
+        stream.isWaitingForReset = true
+    }
+
+    func reset(_ stream: HTTP2Stream, code: HTTP2ErrorCode) {
+        stream.dropOutbound()
+        submitReset(stream, code)
+    }
+
+    func submitReset(_ stream: HTTP2Stream, _ code: HTTP2ErrorCode) {
+        guard !isDead, !stream.isClosed, stream.id != 0 else { return }
+        stream.isWaitingForReset = false
+        _ = unsafe nghttp2_submit_rst_stream(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, code.rawValue)
+        markDirty()
+    }
+
+    // MARK: The connection
+
+    /// GOAWAY that refuses nothing yet (RFC 9113 §6.8), and a PING whose answer shows that it has arrived.
+    func announceShutdown() {
+        _ = unsafe nghttp2_submit_shutdown_notice(raw)
+        ping()
+    }
+
+    func ping() {
+        _ = unsafe nghttp2_submit_ping(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
+        markDirty()
+    }
+
+    /// GOAWAY with the last stream that will be served.
+    func submitGoaway(_ code: HTTP2ErrorCode) {
+        let last = unsafe nghttp2_session_get_last_proc_stream_id(raw)
+        _ = unsafe nghttp2_submit_goaway(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, code.rawValue, nil, 0)
+        markDirty()
+    }
+
+    /// GOAWAY, and nothing after it.
+    func terminate(_ code: HTTP2ErrorCode) {
+        _ = unsafe nghttp2_session_terminate_session(raw, code.rawValue)
+        markDirty()
+    }
+}

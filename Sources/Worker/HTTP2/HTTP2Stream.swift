@@ -1,0 +1,332 @@
+import Glibc
+import ShmRing
+
+/// One stream of an HTTP/2 connection, to the proxy a transport that carries HTTP/1.1 text.
+///
+///     peer ─► header block ─► text ─┐                            ┌─ text ─► header block ─► peer
+///             DATA ─────────► bytes ┴► receive ─► proxy ─► send ─┴─ bytes ─► DATA
+///
+/// A request comes in as a head, then its body raw or chunked; what the proxy sends is parsed again and becomes
+/// HEADERS, DATA and trailers. The other way round towards a backend. The stream lives until libnghttp2 has closed
+/// it and the proxy has let go of it. It does no I/O: its session moves frames, its owner's events are the proxy's.
+final class HTTP2Stream: Transport {
+    /// How DATA goes to the proxy.
+    enum InboundFraming {
+        /// There is none, or the length is known.
+        case raw
+        case chunked
+        /// Two ways, without an end but the stream's.
+        case tunnel
+    }
+
+    /// What the proxy has not looked at yet.
+    struct News {
+        /// The peer's request is here.
+        var hasArrived = false
+        /// There is more to receive.
+        var isReadable = false
+        /// Everything that was sent has left.
+        var hasDrained = false
+        /// The stream is over.
+        var hasClosed = false
+    }
+
+    /// Bytes for the peer that wait here at most.
+    static let outboundBytesMax = BufferPool.Size.large.rawValue
+    private static let chunkFramingBytes = 24
+
+    private let session: HTTP2Session
+    /// 0 before a request of ours was submitted.
+    private(set) var id: Int32
+    /// Where the session keeps it.
+    var place = 0
+    var news = News()
+    var isInTouched = false
+    var isInSending = false
+    /// The answer came early: the rest of the request is refused once the answer has left.
+    var isWaitingForReset = false
+    var downstream: DownstreamConnection?
+    var upstream: UpstreamConnection?
+
+    // From the peer.
+    private var inbound = PooledText()
+    /// Bytes at the front of `inbound` that are HTTP/1.1 text and go as they are.
+    private var textBytes = 0
+    private var framing = InboundFraming.raw
+    /// The peer has ended its side.
+    private(set) var hasInboundEnded = false
+    private var isEndTaken = false
+    private var trailers: [UInt8] = []
+    /// A final head has come in.
+    private(set) var hasFinalHead = false
+    /// Of the request.
+    var method = Method.get
+    var isExtendedConnect = false
+    /// Why the request is answered here, whatever its text says.
+    var refusal: ErrorType?
+
+    // To the peer.
+    private var outbound: ByteBuffer?
+    private var reader = BodyReader(.none)
+    private var isHeadSent = false
+    /// The proxy has given everything.
+    private(set) var hasOutboundEnded = false
+    /// END_STREAM has been written.
+    private(set) var hasSentEnd = false
+    private var outboundTrailers: [UInt8] = []
+    private var isDeferred = false
+    /// Something was submitted that is not written yet.
+    private var hasSubmitted = false
+
+    // The end.
+    private(set) var isClosed = false
+    /// The proxy has let go.
+    private(set) var isAbandoned = false
+    private(set) var errorCode: UInt32 = 0
+    /// Body bytes that came in and were handed on.
+    private(set) var bodyBytesTaken = 0
+
+    init(_ session: HTTP2Session, id: Int32) {
+        self.session = session
+        self.id = id
+    }
+
+    private var isServer: Bool { session.role == .server }
+    private var buffers: BufferPool { session.context.buffers }
+
+    // MARK: The session's side
+
+    /// Room for a head's text, which `headWritten` then counts.
+    func headRoom(_ bytes: Int) -> ByteBuffer? { inbound.room(bytes, buffers) }
+
+    func headWritten(bytes: Int, framing: InboundFraming, isFinal: Bool) {
+        textBytes += bytes
+        self.framing = framing
+        if isFinal { hasFinalHead = true }
+    }
+
+    /// - Returns: False when nobody will take the bytes.
+    func dataReceived(_ bytes: Span<UInt8>) -> Bool {
+        guard !isAbandoned, let buffer = inbound.room(bytes.count, buffers) else { return false }
+        buffer.append(bytes)
+        return true
+    }
+
+    func inboundEnded(trailers: [UInt8]) {
+        hasInboundEnded = true
+        self.trailers = trailers
+    }
+
+    func closed(errorCode: UInt32) {
+        isClosed = true
+        self.errorCode = errorCode
+    }
+
+    func submitted(id: Int32) { self.id = id }
+
+    /// Whether what was sent has left: called when the session has nothing more to write.
+    func noticeDrained() -> Bool {
+        hasSubmitted = false
+        return !hasBacklog
+    }
+
+    /// The next DATA for the peer.
+    /// - Returns: How many bytes were taken, and whether they are the last; nil when there are none yet.
+    func takeOutbound(_ take: (ByteBuffer) -> Int) -> (bytes: Int, isLast: Bool)? {
+        var bytes = 0
+        if let buffer = outbound {
+            bytes = take(buffer)
+            buffer.consume(bytes)
+            if buffer.isEmpty {
+                outbound = nil
+                buffers.give(buffer)
+            }
+        }
+        let isLast = hasOutboundEnded && outbound == nil
+        if bytes == 0, !isLast {
+            isDeferred = true
+            return nil
+        }
+        if isLast { hasSentEnd = true }
+        return (bytes, isLast)
+    }
+
+    /// Trailers to send behind the last DATA; empty for none.
+    var trailersToSend: [UInt8] { outboundTrailers }
+
+    /// Gives the memory back; the peer's credit for bytes that nobody will read too.
+    func dropInbound() {
+        let unread = inbound.count - textBytes
+        if unread > 0 { session.consume(self, bytes: unread) }
+        inbound.release(buffers)
+        textBytes = 0
+    }
+
+    func dropOutbound() {
+        if let buffer = outbound.take() { buffers.give(buffer) }
+    }
+
+    // MARK: The proxy's side
+
+    override var hasBacklog: Bool {
+        isServer && !isClosed && (hasSubmitted || outbound != nil || (hasOutboundEnded && !hasSentEnd))
+    }
+
+    override func flush() -> IOResult {
+        guard !isClosed || hasSentEnd else { return .failed(Errno(EPIPE)) }
+        return hasBacklog ? .wouldBlock : .bytes(0)
+    }
+
+    override func receive(into buffer: ByteBuffer) -> IOResult {
+        let before = buffer.readableBytes
+        takeText(into: buffer)
+        if textBytes == 0 { takeData(into: buffer) }
+        if textBytes == 0, inbound.count == 0, hasInboundEnded, !isEndTaken { takeEnd(into: buffer) }
+        if inbound.count == 0 { inbound.release(buffers) }
+        isDrained = inbound.count == 0 && !(isClosed && !isComplete)
+        let count = buffer.readableBytes - before
+        return count > 0 ? .bytes(count) : nothingReceived()
+    }
+
+    /// The peer's message came to its end.
+    private var isComplete: Bool { hasInboundEnded && framing != .tunnel }
+
+    private func nothingReceived() -> IOResult {
+        if isClosed, !isComplete {
+            return hasInboundEnded && errorCode == 0 ? .endOfStream : .failed(Errno(ECONNRESET))
+        }
+        return hasInboundEnded && framing == .tunnel ? .endOfStream : .wouldBlock
+    }
+
+    private func takeText(into buffer: ByteBuffer) {
+        guard textBytes > 0, let text = inbound.buffer else { return }
+        let count = min(textBytes, buffer.writableBytes)
+        buffer.append(text.readable.extracting(first: count))
+        text.consume(count)
+        textBytes -= count
+    }
+
+    private func takeData(into buffer: ByteBuffer) {
+        guard let data = inbound.buffer, !data.isEmpty else { return }
+        let isChunked = framing == .chunked
+        let count = min(data.readableBytes, buffer.writableBytes - (isChunked ? Self.chunkFramingBytes : 0))
+        guard count > 0 else { return }
+        let bytes = data.readable.extracting(first: count)
+        if isChunked {
+            BodyRelay.writeChunk(bytes, to: buffer)
+        } else {
+            buffer.append(bytes)
+        }
+        data.consume(count)
+        bodyBytesTaken += count
+        session.consume(self, bytes: count)
+    }
+
+    /// The last chunk with the trailers, as text that may need several receives.
+    private func takeEnd(into buffer: ByteBuffer) {
+        isEndTaken = true
+        guard framing == .chunked, let end = inbound.room(trailers.count + 8, buffers) else { return }
+        end.append("0\r\n")
+        end.append(trailers.span)
+        end.append("\r\n")
+        textBytes = end.readableBytes
+        takeText(into: buffer)
+    }
+
+    override func send(from buffer: ByteBuffer, countMax: Int) -> IOResult {
+        guard !isClosed else { return .failed(Errno(EPIPE)) }
+        var taken = 0
+        while taken < countMax, !buffer.isEmpty {
+            let count =
+                isHeadSent ? takeBody(buffer, countMax: countMax - taken) : takeHead(buffer, countMax: countMax - taken)
+            guard count >= 0 else { return .failed(Errno(EPROTO)) }
+            if count == 0 { break }
+            taken += count
+        }
+        if taken > 0 { wakeUp() }
+        return taken > 0 ? .bytes(taken) : .wouldBlock
+    }
+
+    /// - Returns: Bytes of the head; -1 when this proxy has written what it cannot read.
+    private func takeHead(_ buffer: ByteBuffer, countMax: Int) -> Int {
+        let bytes = buffer.readable.extracting(first: countMax)
+        guard let head = session.submitHead(bytes, of: self) else { return -1 }
+        if head.isFinal {
+            isHeadSent = true
+            reader = BodyReader(head.framing)
+            if head.framing == .none {
+                hasOutboundEnded = true
+                hasSentEnd = true
+            }
+        }
+        buffer.consume(head.bytes)
+        return head.bytes
+    }
+
+    private func takeBody(_ buffer: ByteBuffer, countMax: Int) -> Int {
+        guard !hasOutboundEnded, let output = outboundRoom() else { return 0 }
+        let bytes = buffer.readable.extracting(first: min(countMax, output.writableBytes))
+        var index = 0
+        switch reader.next(bytes, &index) {
+        case .data(let range): output.append(bytes.extracting(range))
+        case .needsMore, .finished: break
+        case .malformed: return -1
+        }
+        buffer.consume(index)
+        if reader.isFinished {
+            hasOutboundEnded = true
+            outboundTrailers = Trailers.forwardable(reader.trailers)
+        }
+        if output.isEmpty { dropOutbound() }
+        return index
+    }
+
+    /// Some free room, nil while enough waits.
+    private func outboundRoom() -> ByteBuffer? {
+        guard let current = outbound else {
+            let fresh = buffers.take(.medium)
+            outbound = fresh
+            return fresh
+        }
+        if current.writableBytes >= current.capacity / 4 { return current }
+        current.compact()
+        if current.writableBytes >= current.capacity / 4 { return current }
+        guard current.capacity < Self.outboundBytesMax else { return current.writableBytes > 0 ? current : nil }
+        let larger = buffers.take(.large)
+        larger.append(current.readable)
+        buffers.give(current)
+        outbound = larger
+        return larger
+    }
+
+    /// There is something to write.
+    private func wakeUp() {
+        hasSubmitted = true
+        if isDeferred {
+            isDeferred = false
+            session.resume(self)
+        }
+        session.startedSending(self)
+    }
+
+    /// Only a tunnel ends without its text saying so.
+    override func finishSending() {
+        guard !hasOutboundEnded, isHeadSent, framing == .tunnel else { return }
+        hasOutboundEnded = true
+        wakeUp()
+    }
+
+    /// The proxy lets go. What has begun and not ended is reset, so that the peer sees it.
+    override func close(isReset: Bool) {
+        downstream = nil
+        upstream = nil
+        isAbandoned = true
+        dropInbound()
+        guard !isClosed else { return }
+        if isServer {
+            session.ownerLeft(self, isAnswered: hasOutboundEnded)
+        } else if !(hasInboundEnded && hasOutboundEnded) {
+            session.reset(self, code: .cancel)
+        }
+    }
+}

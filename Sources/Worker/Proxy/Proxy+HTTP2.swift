@@ -1,0 +1,186 @@
+import ShmRing
+
+/// Clients that speak HTTP/2. Their connection is a carrier: it moves frames between its socket and an
+/// `HTTP2Session`, and each stream on it is a `DownstreamConnection` of its own, which the rest of the proxy serves
+/// like any other. Frames leave at the end of the turn, all of them together (`flushCarriers`).
+///
+///     reading ─ client preface ─► carrying ─ GOAWAY, error, end ─► closed
+///                                    └─ per stream: open ─► serving ─► closed
+extension Proxy {
+    private static let preface: StaticString = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    private static let readsPerTurn = 16
+
+    /// How far what a client sent first is the connection preface of HTTP/2 (RFC 9113 §3.4).
+    enum PrefaceVerdict {
+        case none, incomplete, whole
+    }
+
+    static func preface(_ bytes: Span<UInt8>) -> PrefaceVerdict {
+        let count = min(bytes.count, preface.utf8CodeUnitCount)
+        for index in 0..<count where bytes[index] != preface.byte(at: index) { return .none }
+        return count == preface.utf8CodeUnitCount ? .whole : .incomplete
+    }
+
+    /// The client's preface is here: from now on there are frames.
+    func startCarrying(_ connection: DownstreamConnection) {
+        let session = HTTP2Session(.server, http2)
+        session.carrier = connection
+        connection.session = session
+        connection.phase = .carrying
+        connection.headStartedNs = 0
+        downstreamDeadlines.arm(connection, .keepAlive, nowNs: nowNs)
+        if isDraining { drainCarrier(connection) }
+        readCarrier(connection)
+    }
+
+    func carrierEvent(_ connection: DownstreamConnection, _ readiness: Readiness) {
+        guard let session = connection.session else { preconditionFailure("a carrier without a session") }
+        if readiness.isBroken { return endCarrier(connection) }
+        if readiness.isWritable, connection.hasOutput { session.markDirty() }
+        readCarrier(connection)
+    }
+
+    /// Reads frames, and serves the streams that they are about.
+    private func readCarrier(_ connection: DownstreamConnection) {
+        for _ in 0..<Self.readsPerTurn {
+            guard let session = connection.session else { return }
+            if let input = connection.input, !input.isEmpty {
+                session.receive(input.readable)
+                input.consume(input.readableBytes)
+                connection.releaseEmptyInput(buffers)
+                serveStreams(session)
+                continueDrain(connection, session)
+                continue
+            }
+            switch connection.receive(buffers) {
+            case .bytes: continue
+            case .wouldBlock: return
+            case .endOfStream, .failed: return endCarrier(connection)
+            }
+        }
+        deferDownstream(connection)
+    }
+
+    /// Tells the proxy what happened to streams.
+    private func serveStreams(_ session: HTTP2Session) {
+        while let stream = session.nextTouched() {
+            let news = stream.news
+            stream.news = HTTP2Stream.News()
+            if news.hasClosed { session.forget(stream) }
+            if let client = stream.downstream {
+                tell(client, stream, news)
+            } else if news.hasArrived, !stream.isClosed {
+                openStream(stream, on: session)
+            } else if news.hasClosed {
+                stream.dropInbound()
+            }
+        }
+    }
+
+    private func tell(_ client: DownstreamConnection, _ stream: HTTP2Stream, _ news: HTTP2Stream.News) {
+        let isBroken = news.hasClosed && !stream.hasSentEnd
+        let readiness = Readiness(
+            isReadable: news.isReadable || isBroken, isWritable: news.hasDrained || news.hasClosed,
+            peerFinished: false, isBroken: isBroken, hasError: isBroken)
+        client.noticed(readiness)
+        downstreamEvent(client, readiness)
+    }
+
+    /// A request on a new stream.
+    private func openStream(_ stream: HTTP2Stream, on session: HTTP2Session) {
+        guard let carrier = session.carrier as? DownstreamConnection else { return }
+        carrier.requestCount += 1
+        let inserted = downstreams.insert { slot, generation in
+            DownstreamConnection(stream, slot: slot, generation: generation, peer: carrier.peer)
+        }
+        guard let client = inserted else { return session.reset(stream, code: .refusedStream) }
+        streamCount += 1
+        stream.downstream = client
+        client.isReadable = true
+        if let refusal = stream.refusal {
+            _ = client.receive(buffers)
+            refuse(client, refusal)
+        } else {
+            readRequest(client)
+        }
+        let requestsMax = configuration.limits.requestsPerConnectionMax
+        if requestsMax > 0, carrier.requestCount == requestsMax { session.submitGoaway(.noError) }
+    }
+
+    /// Writes what the turn has made, all frames of a connection in as few calls as they fit into.
+    func flushCarriers() {
+        http2.forEachDirty { session in
+            if let carrier = session.carrier as? DownstreamConnection { flushCarrier(carrier, session) }
+        }
+    }
+
+    private func flushCarrier(_ connection: DownstreamConnection, _ session: HTTP2Session) {
+        var isDry = false
+        while !isDry {
+            if connection.output == nil { isDry = session.write(to: carrierOutput(connection)) }
+            switch connection.flush(buffers) {
+            case .bytes: continue
+            case .wouldBlock:
+                if downstreamDeadlines.armed(connection) != .clientStall {
+                    downstreamDeadlines.arm(connection, .clientStall, nowNs: nowNs)
+                }
+                return serveStreams(session)
+            case .failed: return endCarrier(connection)
+            case .endOfStream: preconditionFailure("send(2) has no end of stream")
+            }
+        }
+        if downstreamDeadlines.armed(connection) == .clientStall { downstreamDeadlines.disarm(connection) }
+        serveStreams(session)
+        settleCarrier(connection, session)
+    }
+
+    private func carrierOutput(_ connection: DownstreamConnection) -> ByteBuffer {
+        connection.outputBuffer(room: BufferPool.Size.large.rawValue, buffers)
+    }
+
+    /// Closes a connection that is over, and sees to it that an idle one does not stay for ever.
+    private func settleCarrier(_ connection: DownstreamConnection, _ session: HTTP2Session) {
+        guard !connection.isClosed, !session.isMarkedDirty else { return }
+        if session.isDead || session.isFinished { return endCarrier(connection, isOrderly: true) }
+        guard session.streams.isEmpty else { return downstreamDeadlines.disarm(connection) }
+        let wanted: DownstreamDeadline = isDraining ? .linger : .keepAlive
+        if downstreamDeadlines.armed(connection) != wanted {
+            downstreamDeadlines.arm(connection, wanted, nowNs: nowNs)
+        }
+    }
+
+    func carrierExpired(_ connection: DownstreamConnection, _ kind: DownstreamDeadline) {
+        guard kind == .keepAlive, let session = connection.session else { return endCarrier(connection) }
+        session.terminate(.noError)
+        flushCarrier(connection, session)
+    }
+
+    /// The connection is over: whatever its streams were doing ends too.
+    /// - Parameter isOrderly: Everything was said; the client gets time to read it.
+    func endCarrier(_ connection: DownstreamConnection, isOrderly: Bool = false) {
+        guard let session = connection.session else { return }
+        connection.session = nil
+        session.closeAll(code: .cancel)
+        serveStreams(session)
+        session.carrier = nil
+        connection.phase = .reading
+        isOrderly ? startLinger(connection) : closeDownstream(connection)
+    }
+
+    // MARK: Drain
+
+    /// Says that the connection will end: first without refusing anything, and once that must have arrived, with
+    /// the last stream that is served (RFC 9113 §6.8).
+    func drainCarrier(_ connection: DownstreamConnection) {
+        guard let session = connection.session else { return }
+        session.announceShutdown()
+        connection.drainStep = .announced
+        if session.streams.isEmpty { downstreamDeadlines.arm(connection, .linger, nowNs: nowNs) }
+    }
+
+    private func continueDrain(_ connection: DownstreamConnection, _ session: HTTP2Session) {
+        guard connection.drainStep == .announced, session.pingAckCount > 0 else { return }
+        connection.drainStep = .refusing
+        session.submitGoaway(.noError)
+    }
+}
