@@ -107,7 +107,7 @@ REFUSED_HEADS: dict[str, tuple[bytes, int]] = {
     "version 2.0": (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
     "version 3.7": (b"GET / HTTP/3.7\r\nHost: h\r\n\r\n", 505),
     "version 0.9": (b"GET / HTTP/0.9\r\nHost: h\r\n\r\n", 505),
-    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "HTTP/2 preface that is none": (b"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n", 505),
     "binary rubbish": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     # Host (RFC 9112 §3.2)
     "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),

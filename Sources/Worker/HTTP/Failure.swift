@@ -56,12 +56,12 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .clientClosed: "the client went away"
         case .clientTimeout: "the client neither read nor sent in time"
         case .requestTimeout: "the request's head did not arrive in time"
-        case .protocolError: "the request is not valid HTTP/1.1, or can be read two ways"
+        case .protocolError: "the request is not valid HTTP, or can be read two ways"
         case .uriTooLong: "the request target is too long"
         case .headTooLarge: "the request head is too large"
         case .bodyTooLarge: "the request body is too large"
         case .unknownTransferCoding: "the request uses a transfer coding other than chunked"
-        case .unsupportedVersion: "only HTTP/1.0 and HTTP/1.1 are spoken here"
+        case .unsupportedVersion: "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here"
         case .methodNotAllowed: "CONNECT is not served"
         }
     }

@@ -36,7 +36,6 @@ extension Proxy {
         if let error = Self.breach(toBackend, source: .clientClosed, sink: .upstreamReset) {
             return finishTunnel(exchange, error: error)
         }
-        if toClient == .finished, toBackend == .finished { return finishTunnel(exchange, error: nil) }
         if toClient == .finished, !exchange.finishedClient {
             exchange.finishedClient = true
             client.finishSending()
@@ -45,6 +44,7 @@ extension Proxy {
             exchange.finishedBackend = true
             connection.finishSending()
         }
+        if toClient == .finished, toBackend == .finished { return finishTunnel(exchange, error: nil) }
         downstreamDeadlines.arm(client, .tunnelIdle, nowNs: nowNs)
         if toClient == .yielded || toBackend == .yielded { deferUpstream(connection) }
     }

@@ -530,7 +530,7 @@ final class TracerStage {
             | lb.worker = 2
             | lb.generation = 3
             | error.type = "unsupported_version"
-            | status.message = "only HTTP/1.0 and HTTP/1.1 are spoken here"
+            | status.message = "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here"
             """)
     }
 

@@ -1,0 +1,236 @@
+"""One end of an HTTP/2 connection in cleartext, driven frame by frame with the h2 library.
+
+For clients that do exactly what a test says. What arrives is kept as events; `wait_for` reads on until the
+wanted one is there. Received DATA is credited at once unless the client was told to hold its window.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+
+from harness.waiting import PATIENCE_S
+
+Fields = Sequence[tuple[str, str]]
+Event = TypeVar("Event", bound=h2.events.Event)
+
+
+GOAWAY = 7
+
+
+@dataclass(frozen=True)
+class Goaway:
+    """A GOAWAY, kept from the library, which would refuse every frame after it."""
+
+    last_stream_id: int
+    error_code: int
+    debug_data: bytes
+
+
+class ConnectionEnded(Exception):
+    """The peer ended the connection before what was waited for had come."""
+
+
+@dataclass
+class Answer:
+    """What came back on one stream, as far as it went."""
+
+    status: int = 0
+    fields: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    trailers: list[tuple[str, str]] = field(default_factory=list)
+    interim: list[int] = field(default_factory=list)
+    is_complete: bool = False
+    reset: int | None = None
+    """The error code of RST_STREAM, when one came."""
+
+    def get(self, name: str) -> str | None:
+        return dict(self.fields).get(name)
+
+
+class Http2Connection:
+    def __init__(
+        self, sock: socket.socket, *, is_client: bool, is_strict: bool = True, holds_window: bool = False
+    ) -> None:
+        """`is_strict` False sends fields as they are, right or wrong."""
+        self.sock = sock
+        sock.settimeout(PATIENCE_S)
+        configuration = h2.config.H2Configuration(
+            client_side=is_client,
+            header_encoding="latin-1",
+            validate_outbound_headers=is_strict,
+            normalize_outbound_headers=is_strict,
+        )
+        self.h2 = h2.connection.H2Connection(configuration)
+        self.holds_window = holds_window
+        self.events: list[h2.events.Event] = []
+        self.goaways: list[Goaway] = []
+        self._unparsed = b""
+
+    def start(self, settings: dict[h2.settings.SettingCodes, int] | None = None) -> None:
+        if settings:
+            self.h2.local_settings.update(settings)
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self) -> None:
+        if data := self.h2.data_to_send():
+            self.sock.sendall(data)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    # Sending
+
+    def send_fields(self, stream: int, fields: Fields, *, ends: bool = False) -> None:
+        self.h2.send_headers(stream, fields, end_stream=ends)
+        self.flush()
+
+    def send_data(self, stream: int, data: bytes, *, ends: bool = False) -> None:
+        """Sends DATA, waiting for credit where there is none."""
+        while len(data) > (room := min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)):
+            if room > 0:
+                self.h2.send_data(stream, data[:room])
+                data = data[room:]
+            self.flush()
+            if self.h2.local_flow_control_window(stream) <= 0:
+                self.receive()
+        self.h2.send_data(stream, data, end_stream=ends)
+        self.flush()
+
+    def reset(self, stream: int, code: int = 8) -> None:
+        self.h2.reset_stream(stream, code)
+        self.flush()
+
+    def send_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """A frame of any kind, behind the library's back."""
+        self.flush()
+        self.sock.sendall(
+            len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+        )
+
+    # Receiving
+
+    def receive(self) -> None:
+        """Reads once and keeps what it meant."""
+        data = self.sock.recv(1 << 16)
+        if not data:
+            raise ConnectionEnded(f"after {self.events} and {self.goaways}")
+        for event in self.h2.receive_data(self._without_goaways(data)):
+            self.events.append(event)
+            if isinstance(event, h2.events.DataReceived) and not self.holds_window and event.flow_controlled_length:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        self.flush()
+
+    def _without_goaways(self, data: bytes) -> bytes:
+        """Whole frames for the library to read; the rest of the last one waits for more."""
+        self._unparsed += data
+        frames = b""
+        while len(self._unparsed) >= 9:
+            length = 9 + int.from_bytes(self._unparsed[:3], "big")
+            if len(self._unparsed) < length:
+                break
+            frame, self._unparsed = self._unparsed[:length], self._unparsed[length:]
+            if frame[3] == GOAWAY:
+                last, code = (int.from_bytes(frame[at : at + 4], "big") for at in (9, 13))
+                self.goaways.append(Goaway(last, code, frame[17:]))
+            else:
+                frames += frame
+        return frames
+
+    def wait_for_goaways(self, count: int = 1) -> list[Goaway]:
+        self.wait_until(lambda: len(self.goaways) >= count)
+        return self.goaways
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.receive()
+
+    def wait_for(self, kind: type[Event], stream: int | None = None) -> Event:
+        """The first event of a kind (on a stream), once it is there."""
+        while not (found := self.all(kind, stream)):
+            self.receive()
+        return found[0]
+
+    def all(self, kind: type[Event], stream: int | None = None) -> list[Event]:
+        return [
+            event
+            for event in self.events
+            if isinstance(event, kind) and (stream is None or getattr(event, "stream_id", None) == stream)
+        ]
+
+    def wait_for_end(self) -> None:
+        """Reads until the peer ends the connection."""
+        try:
+            while True:
+                self.receive()
+        except (ConnectionEnded, ConnectionResetError):
+            pass
+
+
+class Http2Client(Http2Connection):
+    """A client that begins with the preface (RFC 9113 §3.3)."""
+
+    def __init__(self, port: int, *, is_strict: bool = True, holds_window: bool = False, **settings: int) -> None:
+        sock = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        super().__init__(sock, is_client=True, is_strict=is_strict, holds_window=holds_window)
+        self.start({h2.settings.SettingCodes[name.upper()]: value for name, value in settings.items()})
+
+    @staticmethod
+    def request_fields(path: str = "/", *fields: tuple[str, str], method: str = "GET") -> list[tuple[str, str]]:
+        pseudo = [(":method", method), (":scheme", "http"), (":authority", "example.test"), (":path", path)]
+        return [*pseudo, *fields]
+
+    def request(
+        self, path: str = "/", *fields: tuple[str, str], method: str = "GET", body: bytes | None = None
+    ) -> int:
+        """Sends a request and returns its stream."""
+        return self.open(self.request_fields(path, *fields, method=method), body)
+
+    def open(self, fields: Fields, body: bytes | None = None) -> int:
+        """Sends any fields as a request's, and returns the stream."""
+        stream = self.h2.get_next_available_stream_id()
+        self.send_fields(stream, fields, ends=body is None)
+        if body is not None:
+            self.send_data(stream, body, ends=True)
+        return stream
+
+    def answer(self, stream: int) -> Answer:
+        """Waits for the end of a stream."""
+        while not ((answer := self.so_far(stream)).is_complete or answer.reset is not None):
+            self.receive()
+        return answer
+
+    def get(self, path: str = "/", *fields: tuple[str, str]) -> Answer:
+        return self.answer(self.request(path, *fields))
+
+    def so_far(self, stream: int) -> Answer:
+        """What has come on a stream."""
+        answer = Answer()
+        for event in self.all(h2.events.Event, stream):
+            _note(answer, event)
+        return answer
+
+
+def _note(answer: Answer, event: h2.events.Event) -> None:
+    match event:
+        case h2.events.ResponseReceived():
+            answer.status = int(dict(event.headers)[":status"])
+            answer.fields = list(event.headers)
+        case h2.events.InformationalResponseReceived():
+            answer.interim.append(int(dict(event.headers)[":status"]))
+        case h2.events.DataReceived():
+            answer.body += event.data
+        case h2.events.TrailersReceived():
+            answer.trailers = list(event.headers)
+        case h2.events.StreamEnded():
+            answer.is_complete = True
+        case h2.events.StreamReset():
+            answer.reset = int(event.error_code)
