@@ -19,7 +19,7 @@ FLAGS = """
     --port --address --backend --workers --otel-endpoint --otel-protocol --otel-exporter
     --service-name --log-level --log-format --access-log --check --version --help
     --max-request-head --max-request-fields --max-request-target --max-response-head --max-body
-    --max-connections --max-requests-per-connection --request-head-timeout --keep-alive-timeout
+    --max-connections --max-requests-per-connection --h2-max-concurrent-streams --request-head-timeout --keep-alive-timeout
     --client-body-timeout --connect-timeout --response-head-timeout --upstream-stall-timeout
     --upstream-idle-timeout --tunnel-idle-timeout --half-close-timeout --client-stall-timeout
     --upstream-max-connections --upstream-max-idle --upstream-queue --upstream-queue-timeout

@@ -37,6 +37,7 @@ func configuration(_ arguments: [String], _ surroundings: Surroundings = Surroun
             ("--max-body", "1m", \.limits.requestBodyBytesMax, 1 << 20),
             ("--max-connections", "5", \.limits.connectionsMax, 5),
             ("--max-requests-per-connection", "6", \.limits.requestsPerConnectionMax, 6),
+            ("--h2-max-concurrent-streams", "11", \.limits.http2StreamsMax, 11),
             ("--max-attempts", "7", \.attemptsMax, 7),
             ("--upstream-max-connections", "8", \.pool.connectionsMax, 8),
             ("--upstream-max-idle", "9", \.pool.idleMax, 9),

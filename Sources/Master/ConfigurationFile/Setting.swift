@@ -78,6 +78,7 @@ extension Setting {
         bytes("limits.body", "--max-body", \.limits.maxBody),
         count("limits.connections", "--max-connections", \.limits.maxConnections),
         count("limits.requests_per_connection", "--max-requests-per-connection", \.limits.maxRequestsPerConnection),
+        count("limits.h2_streams", "--h2-max-concurrent-streams", \.limits.h2MaxConcurrentStreams),
         count("limits.attempts", "--max-attempts", \.limits.maxAttempts),
     ]
 
