@@ -177,7 +177,8 @@ func load(
     @Test func everyFlagHasItsKeyAndEveryKeyItsFlag() throws {
         let end = #expect(throws: CommandLineEnd.self) { try CommandLineOptions.parsed(["--help"]) }
         guard case .text(let help) = end else { Issue.record("no help"); return }
-        let flags = help.split { !($0.isLetter || $0.isNumber || $0 == "-") }.filter { $0.hasPrefix("--") }.map(String.init)
+        let flags = help.split { !($0.isLetter || $0.isNumber || $0 == "-") }.filter { $0.hasPrefix("--") }.map(
+            String.init)
         // These are about the file itself, or not about what runs; backends have a list of their own.
         let apart: Set = ["--config", "--check", "--print-config", "--backend", "--version", "--help"]
         let known = Set(Setting.all.map(\.flag)).union(
