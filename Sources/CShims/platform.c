@@ -2,7 +2,9 @@
 // C library's structures a second, different definition.
 #define _GNU_SOURCE
 #include "include/platform.h"
+#include <linux/filter.h>
 #include <sched.h>
+#include <spawn.h>
 
 int lb_accept4(int fd, struct sockaddr *address, socklen_t *length) {
     return accept4(fd, address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -44,4 +46,65 @@ int lb_available_cpus(int *cpus, int capacity) {
         count++;
     }
     return count;
+}
+
+int lb_drop_new_connections(int fd) {
+    // The filter sees the TCP header; byte 13 holds the flags: SYN is 0x02, ACK is 0x10.
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+int lb_keep_new_connections(int fd) {
+    int unused = 0;
+    return setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused);
+}
+
+static int redirect(posix_spawn_file_actions_t *actions, int output) {
+    int error = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (error == 0) error = posix_spawn_file_actions_adddup2(actions, output, STDOUT_FILENO);
+    if (error == 0) error = posix_spawn_file_actions_adddup2(actions, output, STDERR_FILENO);
+    return error;
+}
+
+static int clear_signals(posix_spawnattr_t *attributes) {
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    int error = posix_spawnattr_setsigmask(attributes, &none);
+    if (error == 0) error = posix_spawnattr_setsigdefault(attributes, &all);
+    if (error == 0) error = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    return error;
+}
+
+pid_t lb_start_program(const char *path, char *const *arguments, int output) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    if ((errno = posix_spawn_file_actions_init(&actions)) != 0) return -1;
+    if ((errno = posix_spawnattr_init(&attributes)) != 0) {
+        posix_spawn_file_actions_destroy(&actions);
+        return -1;
+    }
+    pid_t pid = -1;
+    int error = redirect(&actions, output);
+    if (error == 0) error = clear_signals(&attributes);
+    if (error == 0) error = posix_spawn(&pid, path, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    errno = error;
+    return error == 0 ? pid : -1;
+}
+
+void lb_become_program(const char *path, char *const *arguments) { execve(path, arguments, environ); }
+
+int lb_keep_at_exec(int fd, int keep) {
+    int flags = fcntl(fd, F_GETFD);
+    if (flags < 0) return -1;
+    return fcntl(fd, F_SETFD, keep ? flags & ~FD_CLOEXEC : flags | FD_CLOEXEC);
 }

@@ -5,8 +5,9 @@ import ShmRing
 
 /// The program: from its arguments to its exit status.
 ///
-///     arguments, file ─► CommandLineOptions ─► Configuration ─► Heritage ─► Supervisor
-///     environment, machine, resolver ─────────────┘     sockets, files, shared memory ──┘ forks
+///     arguments, file ─► Launch ─► Configuration ─► Heritage ─► Fleet ─► Supervisor
+///     environment, machine, resolver ──┘    sockets, files, memory ──┘         └► forks
+///     state of the program that ran before ─► Handover ──────────────┘
 ///
 /// Whatever can be wrong with what was asked for is found out before the first fork, and reported as one
 /// line on standard error.
@@ -16,9 +17,16 @@ public enum MasterProcess {
     /// - Returns: 0 after an orderly end; 1 when the system refuses what was asked for, or a second signal cut
     ///   the end short; 2 when the command line, its file, or what `--check` was to check, cannot be used.
     public static func main(_ arguments: [String]) -> Int32 {
+        do throws(StartFailure) {
+            if let handover = try Handover.waiting() { return try goOn(handover, arguments) }
+            try Preflight.checkVersion()
+        } catch {
+            return report(error)
+        }
+        let launch = Launch(arguments: arguments)
         do throws(CommandLineEnd) {
-            let configuration = try Configuration.load(arguments: Array(arguments.dropFirst()))
-            return configuration.isCheck ? check(configuration) : serve(configuration)
+            let configuration = try launch.load()
+            return configuration.isCheck ? check(configuration) : serve(configuration, launch)
         } catch {
             switch error {
             case .text(let text): return show(text + "\n")
@@ -27,36 +35,66 @@ public enum MasterProcess {
         }
     }
 
-    private static func serve(_ configuration: Configuration) -> Int32 {
+    private static func serve(_ configuration: Configuration, _ launch: Launch) -> Int32 {
         do throws(StartFailure) {
-            let descriptorsMax = HostFacts.raiseDescriptorLimit()
-            let heritage = try Heritage(configuration)
-            let logger = configuration.log.logger(role: "master")
-            for warning in configuration.warnings + descriptorWarnings(configuration, descriptorsMax: descriptorsMax) {
-                logger.warning("\(warning)")
-            }
-            return try supervise(heritage, logger)
+            var supervisor = try opened(configuration, launch)
+            return supervisor.run()
         } catch {
             return report(error)
         }
     }
 
-    private static func supervise(_ heritage: Heritage, _ logger: Logger) throws(StartFailure) -> Int32 {
+    /// Opens the first generation. In a function of its own, so that nothing but the supervisor holds it.
+    private static func opened(
+        _ configuration: Configuration, _ launch: Launch
+    ) throws(StartFailure) -> Supervisor {
+        let descriptorsMax = HostFacts.raiseDescriptorLimit()
+        let heritage = try Heritage(configuration, generation: 1)
+        let logger = configuration.log.logger(role: "master")
+        for warning in configuration.warnings + descriptorWarnings(configuration, descriptorsMax: descriptorsMax) {
+            logger.warning("\(warning)")
+        }
         ProcessTitle.set("master", short: "load_balancer")
+        return try supervisor(launch, [Fleet(heritage)], current: 1, newest: 1, logger)
+    }
+
+    /// This program has just taken another one's place: its generations go on, and a new one is started.
+    /// - Throws: What keeps it from that. The children see that nobody looks after them any more, and finish.
+    private static func goOn(_ handover: Handover, _ arguments: [String]) throws(StartFailure) -> Int32 {
+        let draining = Set(handover.generations.filter(\.isDraining).map(\.number))
+        var supervisor = try takenOver(handover, Launch(arguments: arguments, instanceBytes: handover.instanceBytes))
+        return supervisor.goOn(draining)
+    }
+
+    private static func takenOver(_ handover: Handover, _ launch: Launch) throws(StartFailure) -> Supervisor {
+        _ = HostFacts.raiseDescriptorLimit()
+        ProcessTitle.set("master", short: "load_balancer")
+        let fleets = try handover.fleets(
+            { (text) throws(StartFailure) in try launch.configuration(fileText: text) }, complain: complain)
+        guard let serving = fleets.first(where: { $0.generation == handover.current }) else {
+            throw .runTime("the generation that serves is missing in the state of the previous program")
+        }
+        let logger = serving.heritage.log.logger(role: "master")
+        return try supervisor(launch, fleets, current: handover.current, newest: handover.newest, logger)
+    }
+
+    private static func supervisor(
+        _ launch: Launch, _ fleets: [Fleet], current: UInt32, newest: UInt32, _ logger: Logger
+    ) throws(StartFailure) -> Supervisor {
         do throws(Errno) {
-            var supervisor = try Supervisor(heritage: heritage, signals: try SignalSource(), logger: logger)
-            return supervisor.run()
+            return try Supervisor(
+                launch, fleets: fleets, current: current, newest: newest, signals: try SignalSource(), logger: logger)
         } catch {
             throw .runTime("cannot watch signals and children: \(error); raise the limit of open files (ulimit -n)")
         }
     }
 
     /// Does everything that a start does before it opens something for good; tells of every failure as one of
-    /// the configuration.
+    /// the configuration. A port in use is none: most often it is the running balancer's, which is to be reloaded.
     private static func check(_ configuration: Configuration) -> Int32 {
         do throws(StartFailure) {
-            try ListenerSet.probe(configuration.listen)
-            for warning in configuration.warnings { complain("warning: \(warning)") }
+            let busy = try ListenerSet.probe(configuration.listen)
+            for warning in configuration.warnings + busy { complain("warning: \(warning)") }
             return show(PlanText.describe(configuration))
         } catch {
             return report(.usage(error.message))

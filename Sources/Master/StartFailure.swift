@@ -13,6 +13,8 @@ struct StartFailure: Error, Equatable {
     let kind: Kind
     /// What was tried, on what, and what to do about it.
     let message: String
+    /// Somebody listens where this was to.
+    var isAddressInUse = false
 
     static func usage(_ message: String) -> StartFailure {
         StartFailure(kind: .usage, message: message)

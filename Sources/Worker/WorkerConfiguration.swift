@@ -119,6 +119,12 @@ public struct WorkerInheritance {
     /// Nil when tracing is off.
     public var segment: SpanSegment?
     public var logger: Logger
+    /// Where this worker says that its loop turns; nil: nobody looks.
+    public var status: StatusPlace?
+    /// How long the loop may rest at most, so that a worker that rests is told from one that hangs.
+    public var heartbeatNs: UInt64 = 1_000_000_000
+    /// Called once, when the worker stops taking new clients.
+    public var drainBegan: (() -> Void)?
     /// The read end of the `ConnectionInbox` for connections that another worker hands over; nil: there is none.
     public var inbox: Int32?
     /// How many processes have filled this slot before.

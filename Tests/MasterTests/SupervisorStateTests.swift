@@ -3,188 +3,188 @@ import Testing
 @testable import Master
 
 private let second: UInt64 = 1_000_000_000
-private let ms: UInt64 = 1_000_000
 
-/// A supervisor with a clock that the test moves.
+/// Generation 1 serves; the test moves the clock.
 private struct Bench {
+    typealias Action = SupervisorState.Action
+
     var state: SupervisorState
     var nowNs: UInt64 = 1000 * second
 
-    init(workers: Int = 2, hasExporter: Bool = true, isReady: Bool = true) {
+    init(drainingMax: Int = 4) {
         state = SupervisorState(
-            workerCount: workers, hasExporter: hasExporter, patience: .init(drainNs: 30 * second, flushNs: 5 * second))
-        _ = state.started()
-        guard isReady else { return }
-        for index in 0..<workers { _ = ready(.worker(index)) }
-        if hasExporter { _ = ready(.exporter) }
+            current: 1, limits: .init(readyTimeoutNs: 10 * second, drainingMax: drainingMax))
+        _ = ready(1)
     }
 
-    mutating func ready(_ slot: ChildSlot) -> [SupervisorState.Action] { state.childReady(slot, nowNs: nowNs) }
-    mutating func ended(_ slot: ChildSlot) -> [SupervisorState.Action] { state.childEnded(slot, nowNs: nowNs) }
-    mutating func done(_ slot: ChildSlot) -> [SupervisorState.Action] {
-        state.childEnded(slot, wasDone: true, nowNs: nowNs)
-    }
-    mutating func terminate() -> [SupervisorState.Action] { state.terminationRequested(nowNs: nowNs) }
+    mutating func reload(_ kind: SupervisorState.Reload) -> [Action] { state.reloadRequested(kind, nowNs: nowNs) }
+    mutating func preflight(passed: Bool) -> [Action] { state.preflightEnded(passed: passed, nowNs: nowNs) }
+    mutating func started(_ generation: UInt32) { state.candidateStarted(generation, nowNs: nowNs) }
+    mutating func ready(_ generation: UInt32) -> [Action] { state.generationReady(generation, nowNs: nowNs) }
+    mutating func ended(_ generation: UInt32) -> [Action] { state.generationEnded(generation, status: 0) }
 
-    mutating func after(_ delayNs: UInt64) -> [SupervisorState.Action] {
+    mutating func after(_ delayNs: UInt64) -> [Action] {
         nowNs += delayNs
         return state.timePassed(nowNs: nowNs)
+    }
+
+    /// A whole reload without exec.
+    mutating func replace(by generation: UInt32) -> [Action] {
+        _ = reload(.inPlace)
+        started(generation)
+        return ready(generation)
     }
 }
 
 @Suite struct SupervisorStateTests {
-    @Test func everyChildIsStarted() {
-        var state = SupervisorState(workerCount: 2, hasExporter: true, patience: .init(drainNs: 0, flushNs: 0))
-        #expect(state.started() == [.spawn(.worker(0)), .spawn(.worker(1)), .spawn(.exporter)])
+    @Test func theFirstGenerationIsAnnounced() {
+        var state = SupervisorState(current: 1, limits: .init())
+        #expect(state.generationReady(1, nowNs: 0) == [.announce(generation: 1)])
         #expect(state.wakeAtNs == nil)
     }
 
-    @Test func readinessIsAnnouncedOnceWhenTheLastWorkerIsReady() {
-        var bench = Bench(isReady: false)
-        #expect(bench.ready(.worker(1)) == [])
-        #expect(bench.ready(.worker(1)) == [])
-        #expect(bench.ready(.worker(0)) == [.announceReady])
-        _ = bench.ended(.worker(0))
-        #expect(bench.ready(.worker(0)) == [])
+    @Test func aReloadInPlaceStartsAGenerationThatReplacesTheOldOne() {
+        var bench = Bench()
+        #expect(bench.reload(.inPlace) == [.openCandidate])
+        bench.started(2)
+        #expect(bench.state.current == 1, "until the new one is ready")
+        #expect(bench.ready(2) == [.announce(generation: 2), .drain(generation: 1, successor: 2)])
+        #expect(bench.state.current == 2)
+        #expect(bench.ended(1) == [])
+        #expect(bench.state.isServing)
     }
 
-    @Test func aDeadWorkerIsReplacedAtOnce() {
+    @Test func aNewProgramIsCheckedBeforeItIsExecuted() {
         var bench = Bench()
-        #expect(bench.ended(.worker(1)) == [.spawn(.worker(1))])
+        #expect(bench.reload(.newProgram) == [.startPreflight])
+        #expect(bench.preflight(passed: true) == [.execute])
     }
 
-    @Test func aCrashLoopIsSlowedDownForItsSlotOnly() {
-        var bench = Bench()
-        _ = bench.ended(.worker(1))
-        #expect(bench.ended(.worker(1)) == [])
-        #expect(bench.state.wakeAtNs == bench.nowNs + 100 * ms)
-        #expect(bench.ended(.worker(0)) == [.spawn(.worker(0))])
-        #expect(bench.after(99 * ms) == [])
-        #expect(bench.after(1 * ms) == [.spawn(.worker(1))])
-        #expect(bench.state.wakeAtNs == nil)
-        #expect(bench.ended(.worker(1)) == [])
-        #expect(bench.state.wakeAtNs == bench.nowNs + 200 * ms)
+    @Test func theNewImageGoesOnWithACandidate() {
+        var state = SupervisorState(current: 3, draining: [2], limits: .init())
+        #expect(state.executed() == [.openCandidate])
+        state.candidateStarted(4, nowNs: 0)
+        #expect(
+            state.generationReady(4, nowNs: 1) == [.announce(generation: 4), .drain(generation: 3, successor: 4)])
     }
 
-    @Test func healthIsCountedFromReadiness() {
+    @Test func aFailedPreflightChangesNothing() {
         var bench = Bench()
-        _ = bench.ended(.worker(0))
-        bench.nowNs += 60 * second
-        #expect(bench.ended(.worker(0)) == [], "it was never ready")
-        _ = bench.after(100 * ms)
-        _ = bench.ready(.worker(0))
-        bench.nowNs += 10 * second
-        #expect(bench.ended(.worker(0)) == [.spawn(.worker(0))])
+        _ = bench.reload(.newProgram)
+        #expect(bench.preflight(passed: false) == [])
+        #expect(bench.state.current == 1)
+        #expect(bench.reload(.newProgram) == [.startPreflight], "the next one is tried")
     }
 
-    @Test func theExporterIsReplacedLikeAWorker() {
+    @Test func aPreflightThatHangsIsStopped() {
         var bench = Bench()
-        #expect(bench.ended(.exporter) == [.spawn(.exporter)])
-        #expect(bench.ended(.exporter) == [])
-        #expect(bench.after(100 * ms) == [.spawn(.exporter)])
+        _ = bench.reload(.newProgram)
+        #expect(bench.after(10 * second - 1) == [])
+        #expect(bench.after(1) == [.stopPreflight])
+        #expect(bench.preflight(passed: true) == [], "too late")
     }
 
-    @Test func terminationDrainsWorkersThenTheExporter() {
+    @Test func aFailedExecutionChangesNothing() {
         var bench = Bench()
-        #expect(bench.terminate() == [.drain(.worker(0)), .drain(.worker(1))])
+        _ = bench.reload(.newProgram)
+        _ = bench.preflight(passed: true)
+        #expect(bench.state.executionFailed(nowNs: bench.nowNs) == [])
+        #expect(bench.reload(.inPlace) == [.openCandidate])
+    }
+
+    @Test func aConfigurationThatCannotBeUsedChangesNothing() {
+        var bench = Bench()
+        _ = bench.reload(.inPlace)
+        #expect(bench.state.candidateRefused(nowNs: bench.nowNs) == [])
+        #expect(bench.state.current == 1)
+    }
+
+    @Test func aGenerationThatIsLateDrainsAndTheOldOneStays() {
+        var bench = Bench()
+        _ = bench.reload(.inPlace)
+        bench.started(2)
+        #expect(bench.state.wakeAtNs == bench.nowNs + 10 * second)
+        #expect(bench.after(10 * second) == [.reportLate(generation: 2), .drain(generation: 2, successor: 1)])
+        #expect(bench.state.current == 1)
+        #expect(bench.ready(2) == [], "too late")
+        #expect(bench.ended(2) == [])
+    }
+
+    @Test func aRequestDuringAReloadFollowsItOnce() {
+        var bench = Bench()
+        _ = bench.reload(.inPlace)
+        bench.started(2)
+        #expect(bench.reload(.inPlace) == [])
+        #expect(bench.reload(.inPlace) == [])
+        #expect(
+            bench.ready(2) == [.announce(generation: 2), .drain(generation: 1, successor: 2), .openCandidate])
+        bench.started(3)
+        #expect(bench.ready(3) == [.announce(generation: 3), .drain(generation: 2, successor: 3)])
+    }
+
+    @Test func ofTwoWaitingRequestsTheLargerStands() {
+        var bench = Bench()
+        _ = bench.reload(.inPlace)
+        _ = bench.reload(.newProgram)
+        _ = bench.reload(.inPlace)
+        #expect(bench.state.candidateRefused(nowNs: bench.nowNs) == [.startPreflight])
+    }
+
+    @Test func aReloadDuringADrainAddsADrainingGeneration() {
+        var bench = Bench()
+        _ = bench.replace(by: 2)
+        #expect(bench.replace(by: 3) == [.announce(generation: 3), .drain(generation: 2, successor: 3)])
+    }
+
+    @Test func beyondTheMaximumTheOldestIsCutShortOnce() {
+        var bench = Bench(drainingMax: 1)
+        _ = bench.replace(by: 2)
+        #expect(bench.replace(by: 3).last == .cutShort(generation: 1))
+        #expect(bench.replace(by: 4).suffix(2) == [.drain(generation: 3, successor: 4), .cutShort(generation: 2)])
+    }
+
+    @Test func terminationDrainsEveryGenerationThatServes() {
+        var bench = Bench()
+        _ = bench.replace(by: 2)
+        #expect(bench.state.terminationRequested() == [.drain(generation: 2, successor: nil)])
         #expect(!bench.state.isServing)
-        #expect(bench.state.wakeAtNs == bench.nowNs + 31 * second)
-        #expect(bench.ended(.worker(1)) == [])
-        #expect(bench.ended(.worker(0)) == [.drain(.exporter)])
-        #expect(bench.state.wakeAtNs == bench.nowNs + 6 * second)
-        #expect(bench.done(.exporter) == [.exit(status: 0)])
-        #expect(bench.state.wakeAtNs == nil)
+        #expect(bench.ended(1) == [])
+        #expect(bench.ended(2) == [.exit(status: 0)])
     }
 
-    @Test func withoutAnExporterTheLastWorkerIsTheEnd() {
-        var bench = Bench(workers: 1, hasExporter: false)
-        #expect(bench.terminate() == [.drain(.worker(0))])
-        #expect(bench.ended(.worker(0)) == [.exit(status: 0)])
-    }
-
-    @Test func aStartingWorkerIsDrainedToo() {
-        var bench = Bench(workers: 1, hasExporter: false, isReady: false)
-        #expect(bench.terminate() == [.drain(.worker(0))])
-        #expect(bench.ready(.worker(0)) == [], "not announced any more")
-    }
-
-    @Test func aWorkerThatWaitsForItsRestartIsNotWaitedFor() {
-        var bench = Bench(workers: 1)
-        _ = bench.ended(.worker(0))
-        _ = bench.ended(.worker(0))
-        #expect(bench.terminate() == [.drain(.exporter)])
-        #expect(bench.after(second) == [], "no restart")
-    }
-
-    @Test func lateWorkersAreKilledAndSpansStillDelivered() {
+    @Test func terminationDuringAReloadDrainsTheCandidateToo() {
         var bench = Bench()
-        _ = bench.terminate()
-        _ = bench.ended(.worker(0))
-        #expect(bench.after(31 * second - 1) == [])
-        #expect(bench.after(1) == [.kill(.worker(1)), .drain(.exporter)])
-        #expect(bench.ended(.worker(1)) == [])
-        #expect(bench.done(.exporter) == [.exit(status: 0)])
+        _ = bench.reload(.inPlace)
+        bench.started(2)
+        #expect(
+            bench.state.terminationRequested() == [
+                .drain(generation: 1, successor: nil), .drain(generation: 2, successor: nil),
+            ])
+        #expect(bench.ready(2) == [])
+        #expect(bench.ended(2) == [])
+        #expect(bench.ended(1) == [.exit(status: 0)])
     }
 
-    @Test func aLateExporterIsKilled() {
-        var bench = Bench(workers: 1)
-        _ = bench.terminate()
-        _ = bench.ended(.worker(0))
-        #expect(bench.after(6 * second) == [.kill(.exporter)])
-        #expect(bench.done(.exporter) == [.exit(status: 0)])
-    }
-
-    @Test func anExporterThatDiesWhileWorkersDrainComesBack() {
-        var bench = Bench(workers: 1)
-        _ = bench.terminate()
-        #expect(bench.ended(.exporter) == [.spawn(.exporter)])
-        #expect(bench.ended(.exporter) == [])
-        #expect(bench.ended(.worker(0)) == [.spawn(.exporter), .drain(.exporter)], "at once, there may be spans")
-        #expect(bench.done(.exporter) == [.exit(status: 0)], "not a third time")
-    }
-
-    @Test func aWorkerThatDiesWhileDrainingStaysDead() {
-        var bench = Bench(workers: 2, hasExporter: false)
-        _ = bench.terminate()
-        #expect(bench.ended(.worker(0)) == [])
-        #expect(bench.after(20 * second) == [])
-        #expect(bench.ended(.worker(1)) == [.exit(status: 0)])
-    }
-
-    @Test func aSecondSignalKillsEverything() {
+    @Test func terminationStopsAPreflight() {
         var bench = Bench()
-        _ = bench.terminate()
-        #expect(bench.terminate() == [.kill(.worker(0)), .kill(.worker(1)), .kill(.exporter)])
-        #expect(bench.ended(.worker(0)) == [])
-        #expect(bench.ended(.exporter) == [])
-        #expect(bench.terminate() == [], "a third one changes nothing")
-        #expect(bench.ended(.worker(1)) == [.exit(status: 1)])
-        #expect(bench.terminate() == [])
+        _ = bench.reload(.newProgram)
+        #expect(bench.state.terminationRequested() == [.stopPreflight, .drain(generation: 1, successor: nil)])
+        #expect(bench.preflight(passed: true) == [])
     }
 
-    @Test func aSecondSignalCutsTheFlushShort() {
-        var bench = Bench(workers: 1)
-        _ = bench.terminate()
-        _ = bench.ended(.worker(0))
-        #expect(bench.terminate() == [.kill(.exporter)])
-        #expect(bench.ended(.exporter) == [.exit(status: 1)])
+    @Test func aSecondTerminationEndsEverything() {
+        var bench = Bench()
+        _ = bench.replace(by: 2)
+        _ = bench.state.terminationRequested()
+        #expect(bench.state.terminationRequested() == [.end(generation: 1), .end(generation: 2)])
+        #expect(bench.state.generationEnded(2, status: 1) == [])
+        #expect(bench.state.generationEnded(1, status: 0) == [.exit(status: 1)])
+        #expect(bench.state.terminationRequested() == [])
     }
 
-    @Test func anExporterThatDiesInTheFlushIsReplacedAndToldToFinish() {
-        var bench = Bench(workers: 1)
-        _ = bench.terminate()
-        #expect(bench.ended(.worker(0)) == [.drain(.exporter)])
-        #expect(bench.ended(.exporter) == [.spawn(.exporter), .drain(.exporter)])
-        #expect(bench.ended(.exporter) == [], "the next one after a pause")
-        #expect(bench.after(100 * ms) == [.spawn(.exporter), .drain(.exporter)])
-        #expect(bench.done(.exporter) == [.exit(status: 0)])
-    }
-
-    @Test func aChildThatCannotBeKilledIsLeftBehind() {
-        var bench = Bench(workers: 1, hasExporter: false)
-        _ = bench.terminate()
-        _ = bench.terminate()
-        #expect(bench.after(second - 1) == [])
-        #expect(bench.after(1) == [.exit(status: 1)])
+    @Test func nothingIsReloadedAfterTermination() {
+        var bench = Bench()
+        _ = bench.state.terminationRequested()
+        #expect(bench.reload(.newProgram) == [])
     }
 }

@@ -83,6 +83,22 @@ int lb_pin_to_cpu(int cpu);
 // Writes the CPUs this process may use into `cpus` (at most `capacity`), returns how many there are or -1.
 int lb_available_cpus(int *cpus, int capacity);
 
+// Makes a listening TCP socket drop segments that open a connection (SYN without ACK), and undoes that. Return 0
+// or -1 with errno.
+int lb_drop_new_connections(int fd);
+int lb_keep_new_connections(int fd);
+
+// Starts a program in a process of its own, with this process's environment, no signal blocked or ignored, and
+// standard output and error going to `output`. Every descriptor that is not close-on-exec is inherited. Returns the
+// pid or -1 with errno.
+pid_t lb_start_program(const char *path, char *const *arguments, int output);
+
+// Becomes another program, with this process's environment; returns only on failure.
+void lb_become_program(const char *path, char *const *arguments);
+
+// Marks a descriptor as kept by, or closed at, execve. Returns 0 or -1 with errno.
+int lb_keep_at_exec(int fd, int keep);
+
 // Replaces what ps shows for this process (argv area and comm). The argument is copied and cut to fit.
 void lb_set_process_title(const char *title, const char *short_name);
 

@@ -18,13 +18,14 @@ struct Surroundings {
     ]
 
     /// The machine and process as they are.
-    static func current() -> Surroundings {
+    /// - Parameter instance: Random bytes that were drawn for this pid before; nil draws them.
+    static func current(instance: [UInt8]? = nil) -> Surroundings {
         Surroundings(
             environment: HostFacts.environment(variables),
             availableCPUs: HostFacts.availableCPUs(),
             hostName: HostFacts.hostName(),
             processID: HostFacts.processID,
-            instanceBytes: HostFacts.randomBytes(count: 16),
+            instanceBytes: instance ?? HostFacts.randomBytes(count: 16),
             isOutputTerminal: HostFacts.isOutputTerminal
         )
     }

@@ -2,14 +2,24 @@ import CShims
 import Glibc
 import ShmRing
 
-/// The access log, opened by the master so that every worker appends to the same file.
+/// The access log of one generation, opened by the master so that every worker appends to the same file. A reload
+/// opens it anew, so a file that was moved away is let go.
 /// Unsafe: calls the variadic open(2).
-enum AccessLogFile {
-    /// - Returns: A descriptor that stays open for the process's life.
-    static func open(_ target: Configuration.AccessLogTarget) throws(StartFailure) -> Int32 {
+final class AccessLogFile {
+    /// Nil for standard output, which is not this object's to close.
+    private let file: FileDescriptor?
+
+    /// Open for appending as long as the object lives.
+    let descriptor: Int32
+
+    init(_ target: Configuration.AccessLogTarget) throws(StartFailure) {
         switch target {
-        case .standardOutput: STDOUT_FILENO
-        case .file(let path): try open(path: path)
+        case .standardOutput:
+            descriptor = STDOUT_FILENO
+            file = nil
+        case .file(let path):
+            descriptor = try Self.open(path: path)
+            file = FileDescriptor(owning: descriptor)
         }
     }
 

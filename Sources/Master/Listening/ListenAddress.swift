@@ -22,6 +22,14 @@ enum ListenAddress: Equatable, CustomStringConvertible {
         return ip
     }
 
+    /// Nil for all addresses.
+    var ip: String? {
+        switch self {
+        case .all: nil
+        case .one(let address): address.ip
+        }
+    }
+
     var port: UInt16 {
         switch self {
         case .all(let port): port

@@ -2,16 +2,19 @@ import CShims
 import Glibc
 import ShmRing
 
-/// The listening sockets, one for each worker slot, all on one port, open for the master's whole life.
+/// The listening sockets of one address, one for each worker slot that ever was, all on one port.
 ///
 /// Each is SO_REUSEPORT, so the kernel spreads clients over them; each has its own queue of connections,
-/// which is why none is ever closed: its queue would be lost. A worker that dies leaves its queue to its
-/// successor. Only the master makes one; children inherit the descriptors.
+/// which is why none is closed while the address is served: its queue would be lost. A worker that dies leaves
+/// its queue to its successor; generations share the sockets; with fewer workers than sockets, some accept
+/// from several. Only the master makes one; children inherit the descriptors.
 /// Unsafe: socket options and addresses are passed as pointers.
 final class ListenerSet {
+    /// As it was asked for: port 0 stands for whichever port it got.
+    let wanted: ListenAddress
     /// Where clients are accepted, with the real port.
     let address: ListenAddress
-    private let sockets: [Listener]
+    private var sockets: [Listener]
 
     /// The kernel cuts it to net.core.somaxconn.
     private static let backlog: Int32 = 65535
@@ -24,23 +27,57 @@ final class ListenerSet {
         // The probe holds the port until the others have it: without SO_REUSEPORT but not listening, it keeps
         // strangers out and, by SO_REUSEADDR, lets these in.
         defer { withExtendedLifetime(probe) {} }
-        sockets = try (0..<count).map { (_) throws(StartFailure) in
-            let listener = try Listener.bound(to: address, isShared: true)
-            try listener.listen(backlog: Self.backlog, at: address)
-            return listener
-        }
+        self.wanted = wanted
         self.address = address
+        sockets = try (0..<count).map { (_) throws(StartFailure) in try Self.listening(at: address) }
+    }
+
+    /// Takes over sockets that listen already.
+    init(wanted: ListenAddress, adopting descriptors: [Int32]) {
+        self.wanted = wanted
+        sockets = descriptors.map(Listener.init(adopting:))
+        address = wanted.with(port: sockets.first?.port ?? wanted.port)
+    }
+
+    /// Opens more sockets where workers have become more.
+    /// - Throws: `StartFailure` of kind run time that names the address; the set is as it was then.
+    func grow(to count: Int) throws(StartFailure) {
+        guard count > sockets.count else { return }
+        sockets += try (sockets.count..<count).map { (_) throws(StartFailure) in try Self.listening(at: address) }
+    }
+
+    private static func listening(at address: ListenAddress) throws(StartFailure) -> Listener {
+        let listener = try Listener.bound(to: address, isShared: true)
+        try listener.listen(backlog: backlog, at: address)
+        return listener
     }
 
     /// Finds out whether `init` would succeed, and leaves nothing behind.
-    static func probe(_ wanted: ListenAddress) throws(StartFailure) {
-        _ = try Listener.bound(to: wanted, isShared: false)
+    /// - Returns: A warning when the port is in use.
+    static func probe(_ wanted: ListenAddress) throws(StartFailure) -> [String] {
+        do throws(StartFailure) {
+            _ = try Listener.bound(to: wanted, isShared: false)
+            return []
+        } catch {
+            guard error.isAddressInUse else { throw error }
+            return [error.message]
+        }
     }
 
-    /// The sockets that a worker accepts from; a list, since a worker may have to look after several.
-    func descriptors(worker slot: Int) -> [Int32] {
-        [sockets[slot].descriptor]
+    /// All sockets, in the order they were made.
+    var descriptors: [Int32] { sockets.map(\.descriptor) }
+
+    /// The sockets that one of `count` workers accepts from: every socket has somebody, every worker has one.
+    func descriptors(worker slot: Int, of count: Int) -> [Int32] {
+        guard sockets.count >= count else { return [sockets[slot % sockets.count].descriptor] }
+        return stride(from: slot, to: sockets.count, by: count).map { sockets[$0].descriptor }
     }
+
+    /// Lets no new connection into the queues; those that are in them, or on their way, can still be accepted.
+    func close() { sockets.forEach { $0.refuseConnections() } }
+
+    /// Undoes `close`.
+    func reopen() { sockets.forEach { $0.admitConnections() } }
 }
 
 /// One bound socket.
@@ -48,6 +85,10 @@ private final class Listener {
     private let socket: FileDescriptor
 
     var descriptor: Int32 { socket.rawValue }
+
+    init(adopting descriptor: Int32) {
+        socket = FileDescriptor(owning: descriptor)
+    }
 
     private init(family: Int32) throws(Errno) {
         let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
@@ -92,6 +133,12 @@ private final class Listener {
         return listener
     }
 
+    /// Drops segments that open a connection: the client tries again, as if the first had been lost. Closing the
+    /// socket would reset what is in its queue.
+    func refuseConnections() { _ = lb_drop_new_connections(descriptor) }
+
+    func admitConnections() { _ = lb_keep_new_connections(descriptor) }
+
     func listen(backlog: Int32, at address: ListenAddress) throws(StartFailure) {
         guard Glibc.listen(descriptor, backlog) == 0 else { throw Self.failure(address, Errno.last) }
     }
@@ -118,6 +165,8 @@ private final class Listener {
             case EMFILE, ENFILE: "raise the limit of open files (ulimit -n) or use fewer --workers"
             default: "choose another --port or --address"
             }
-        return .runTime("cannot listen on \(address): \(error); \(mend)")
+        var failure = StartFailure.runTime("cannot listen on \(address): \(error); \(mend)")
+        failure.isAddressInUse = error.rawValue == EADDRINUSE
+        return failure
     }
 }

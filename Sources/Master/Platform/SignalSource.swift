@@ -12,14 +12,13 @@ struct SignalSource: ~Copyable {
     /// What a signal asks for.
     enum Request: Equatable {
         case terminate(signal: String)
-        /// SIGHUP and SIGUSR2, which ask for a reload.
-        case reload(signal: String)
+        case reload(SupervisorState.Reload, signal: String)
     }
 
     private static let requests: [Int32: Request] = [
         SIGTERM: .terminate(signal: "SIGTERM"), SIGINT: .terminate(signal: "SIGINT"),
-        SIGQUIT: .terminate(signal: "SIGQUIT"), SIGHUP: .reload(signal: "SIGHUP"),
-        SIGUSR2: .reload(signal: "SIGUSR2"),
+        SIGQUIT: .terminate(signal: "SIGQUIT"), SIGHUP: .reload(.inPlace, signal: "SIGHUP"),
+        SIGUSR2: .reload(.newProgram, signal: "SIGUSR2"),
     ]
 
     private let source: FileDescriptor

@@ -12,6 +12,11 @@ final class WritersAlivePipe {
     var readEnd: Int32 { read.rawValue }
     var writeEnd: Int32 { write.rawValue }
 
+    init(adoptingRead read: consuming FileDescriptor, write: consuming FileDescriptor) {
+        self.read = read
+        self.write = write
+    }
+
     init() throws(Errno) {
         var ends: [Int32] = [-1, -1]
         guard unsafe lb_make_pipe(&ends) == 0 else { throw Errno.last }

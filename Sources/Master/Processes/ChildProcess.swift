@@ -7,6 +7,14 @@ enum ChildSlot: Hashable, Sendable, CustomStringConvertible {
     case worker(Int)
     case exporter
 
+    /// Nil for the exporter.
+    var workerIndex: Int? {
+        switch self {
+        case .worker(let index): index
+        case .exporter: nil
+        }
+    }
+
     /// As the log's role and the process titles name it.
     var description: String {
         switch self {
@@ -56,16 +64,29 @@ final class ChildProcess {
         handle = FileDescriptor(owning: raw)
     }
 
-    func kill() {
-        _ = Glibc.kill(pid, SIGKILL)
+    /// Takes over a child of the image that this program replaced.
+    init(slot: ChildSlot, pid: Int32, control: consuming ControlChannel, handle: consuming FileDescriptor) {
+        self.slot = slot
+        self.pid = pid
+        self.control = control
+        self.handle = handle
+    }
+
+    func kill() { signal(SIGKILL) }
+
+    func signal(_ number: Int32) {
+        _ = Glibc.kill(pid, number)
     }
 
     /// Reaps the child if it has ended.
     /// - Returns: How it ended, or nil while it runs.
-    func reap() -> ChildEnd? {
+    func reap() -> ChildEnd? { Self.reap(handle.rawValue) }
+
+    /// Reaps the child behind a pidfd if it has ended.
+    static func reap(_ handle: Int32) -> ChildEnd? {
         var status: Int32 = 0
         var signal: Int32 = 0
-        guard unsafe lb_reap(handle.rawValue, &status, &signal) == 1 else { return nil }
+        guard unsafe lb_reap(handle, &status, &signal) == 1 else { return nil }
         return signal == 0 ? .exited(status: status) : .killed(signal: signal)
     }
 

@@ -3,19 +3,45 @@ import ShmRing
 
 extension Heritage {
     /// Opens what a configuration names: listeners, access log, shared memory.
+    /// - Parameters:
+    ///   - open: Listeners that are open already; those that the configuration wants are shared.
     /// - Throws: `StartFailure` of kind run time; what was opened before is closed again.
-    convenience init(_ configuration: Configuration) throws(StartFailure) {
-        let listeners = try ListenerSet(configuration.listen, count: configuration.workerCount)
-        var worker = configuration.worker
-        if let target = configuration.accessLog {
-            let isJSON = configuration.log.format == .json
-            worker.accessLog = .init(descriptor: try AccessLogFile.open(target), isJSON: isJSON)
-        }
-        let generation: UInt32 = 1
+    convenience init(
+        _ configuration: Configuration, generation: UInt32, sharing open: [ListenerSet] = []
+    ) throws(StartFailure) {
+        let accessLog = try Self.accessLog(configuration)
+        let board = try Self.board(configuration)
+        let tracing = try Tracing(configuration, generation: generation)
+        // Last: a listener that exists must have somebody who accepts from it.
+        let listeners = try Self.listeners(configuration, sharing: open)
         self.init(
-            generation: generation, listeners: listeners, worker: worker, workerCount: configuration.workerCount,
-            pinnedCPUs: configuration.pinnedCPUs, tracing: try Tracing(configuration, generation: generation),
-            log: configuration.log)
+            configuration, generation: generation, listeners: listeners, accessLog: accessLog, board: board,
+            tracing: tracing)
+    }
+
+    static func accessLog(_ configuration: Configuration) throws(StartFailure) -> AccessLogFile? {
+        guard let target = configuration.accessLog else { return nil }
+        return try AccessLogFile(target)
+    }
+
+    private static func board(_ configuration: Configuration) throws(StartFailure) -> StatusBoard {
+        do throws(Errno) {
+            return try StatusBoard(slotCount: configuration.workerCount)
+        } catch {
+            throw .runTime("cannot make the memory for the workers' status: \(error); use fewer --workers")
+        }
+    }
+
+    private static func listeners(
+        _ configuration: Configuration, sharing open: [ListenerSet]
+    ) throws(StartFailure) -> [ListenerSet] {
+        let count = configuration.workerCount
+        guard let shared = open.first(where: { $0.wanted == configuration.listen }) else {
+            return [try ListenerSet(configuration.listen, count: count)]
+        }
+        try shared.grow(to: count)
+        shared.reopen()
+        return [shared]
     }
 }
 

@@ -16,43 +16,54 @@ struct Spawner {
     let heritage: Heritage
 
     /// Starts a process for a slot.
+    /// - Parameter incarnation: How many processes have filled the slot before.
     /// - Throws: What the kernel refused.
-    func spawn(_ slot: ChildSlot) throws(Errno) -> ChildProcess {
+    func spawn(_ slot: ChildSlot, incarnation: UInt32) throws(Errno) -> ChildProcess {
         let ends = try ControlChannel.makePair()
         let masterEnd = ControlChannel(owning: ends.master)
         let childEnd = FileDescriptor(owning: ends.child)
         let pid = lb_fork()
-        if pid == 0 { becomeChild(slot, control: childEnd.rawValue) }
+        if pid == 0 { becomeChild(slot, incarnation, control: childEnd.rawValue) }
         guard pid > 0 else { throw Errno.last }
         return try ChildProcess(slot: slot, pid: pid, control: masterEnd)
     }
 
-    private func becomeChild(_ slot: ChildSlot, control: Int32) -> Never {
+    private func becomeChild(_ slot: ChildSlot, _ incarnation: UInt32, control: Int32) -> Never {
         Self.closeAll(except: heritage.descriptors(for: slot, control: control))
         SignalSource.leaveToMaster()
         let status =
             switch slot {
-            case .worker(let index): runWorker(index, control: control)
+            case .worker(let index): runWorker(index, incarnation, control: control)
             case .exporter: runExporter(control: control)
             }
         // Not exit: what the master registered to happen at its own end must not happen here.
         _exit(status)
     }
 
-    private func runWorker(_ index: Int, control: Int32) -> Int32 {
-        ProcessTitle.set("worker \(index)", short: "lb worker \(index)")
+    private func runWorker(_ index: Int, _ incarnation: UInt32, control: Int32) -> Int32 {
+        let generation = heritage.generation
+        ProcessTitle.set("worker \(index) (generation \(generation))", short: "lb worker \(index)")
         let logger = heritage.log.logger(role: ChildSlot.worker(index).description)
         if let cpu = heritage.pinnedCPUs?[index], lb_pin_to_cpu(cpu) != 0 {
             logger.warning("cannot pin to a CPU", metadata: ["cpu": "\(cpu)", "reason": "\(Errno.last)"])
         }
-        let inheritance = WorkerInheritance(
-            slot: index, listeners: heritage.listeners.descriptors(worker: index), control: control,
-            generation: heritage.generation, segment: heritage.tracing?.segment, logger: logger)
+        var inheritance = WorkerInheritance(
+            slot: index, listeners: heritage.listeningDescriptors(worker: index), control: control,
+            generation: generation, segment: heritage.tracing?.segment, logger: logger)
+        inheritance.incarnation = incarnation
+        inheritance.inbox = heritage.inbox(of: index)
+        if let periodNs = Watchdog(limitNs: heritage.lifecycle.workerStallNs).periodNs {
+            inheritance.status = heritage.board.place(index)
+            inheritance.heartbeatNs = periodNs
+        }
+        inheritance.drainBegan = {
+            ProcessTitle.set("worker \(index) (generation \(generation), draining)", short: "lb worker \(index)")
+        }
         return WorkerProcess.run(heritage.worker, inheritance)
     }
 
     private func runExporter(control: Int32) -> Int32 {
-        ProcessTitle.set("exporter", short: "lb exporter")
+        ProcessTitle.set("exporter (generation \(heritage.generation))", short: "lb exporter")
         guard let tracing = heritage.tracing else { preconditionFailure("an exporter without tracing") }
         let inheritance = ExporterInheritance(
             segment: tracing.segment, control: control, writersAlive: tracing.writersAlive.readEnd,

@@ -1,71 +1,120 @@
+import CShims
+import Glibc
 import Logging
 import ShmRing
+import Worker
 
-/// Performs what `SupervisorState` decides: the master's loop from the first fork to its end.
+/// Performs what `SupervisorState` and each generation's `FleetState` decide: the master's loop from the first fork
+/// to its end.
 ///
 /// One epoll watches the signals, and of each child its control channel and the handle that becomes readable
-/// when it ends. Nothing here blocks but that epoll.
+/// when it ends. Nothing here blocks but that epoll, and the resolver while a configuration is read anew.
+/// Reloads are in Supervisor+Reload.
 struct Supervisor: ~Copyable {
-    /// Epoll's token of the signals; children have `2 × serial` and, for their end, one more.
+    /// Epoll's tokens; children have `2 × serial` and, for their end, one more.
     private static let signalsToken = UInt64.max
+    static let preflightToken = UInt64.max - 1
 
-    private let heritage: Heritage
-    private let spawner: Spawner
-    private let logger: Logger
+    let launch: Launch
+    /// As the configuration in force says.
+    var logger: Logger
     private let signals: SignalSource
-    private let poller: Poller
-    private var state: SupervisorState
+    let poller: Poller
+    var state: SupervisorState
+    /// By generation.
+    var fleets: [UInt32: Fleet] = [:]
+    /// The number that was given last.
+    var newestGeneration: UInt32
     /// By serial number, which is never used twice: an event of a child that is gone finds nothing.
-    private var children: [UInt64: ChildProcess] = [:]
+    private var watched: [UInt64: (fleet: Fleet, child: ChildProcess)] = [:]
     private var nextSerial: UInt64 = 0
+    private var nextWatchNs: UInt64 = .max
+    var preflight: Preflight?
     private var exitStatus: Int32?
 
-    /// - Parameter signals: Opened before anything could be forked.
-    init(heritage: Heritage, signals: consuming SignalSource, logger: Logger) throws(Errno) {
+    /// - Parameters:
+    ///   - fleets: What there is at the beginning; not started yet, or taken over from another image.
+    ///   - signals: Opened before anything could be forked.
+    init(
+        _ launch: Launch, fleets: [Fleet], current: UInt32, newest: UInt32, signals: consuming SignalSource,
+        logger: Logger
+    ) throws(Errno) {
         let poller = try Poller()
         try poller.watch(signals.descriptor, token: Self.signalsToken)
         self.poller = poller
         self.signals = signals
-        self.heritage = heritage
+        self.launch = launch
         self.logger = logger
-        spawner = Spawner(heritage: heritage)
-        let patience = SupervisorState.Patience(
-            drainNs: heritage.worker.timeouts.drainNs, flushNs: heritage.tracing?.exporter.flushTimeoutNs ?? 0)
-        state = SupervisorState(
-            workerCount: heritage.workerCount, hasExporter: heritage.tracing != nil, patience: patience)
+        newestGeneration = newest
+        let draining = fleets.map(\.generation).filter { $0 != current }.sorted()
+        guard let serving = fleets.first(where: { $0.generation == current }) else {
+            preconditionFailure("no generation \(current)")
+        }
+        state = SupervisorState(current: current, draining: draining, limits: serving.heritage.lifecycle.limits)
+        for fleet in fleets { self.fleets[fleet.generation] = fleet }
     }
 
-    /// Runs the balancer.
+    /// Starts the first generation and runs the balancer.
     /// - Returns: The master's exit status: 0 after an orderly end, 1 after a second signal.
     mutating func run() -> Int32 {
-        perform(state.started())
+        if let fleet = fleets[state.current] { perform(fleet.state.started(), fleet) }
+        return loop()
+    }
+
+    /// Goes on where the previous image stopped: with its generations, and with the reload that it began.
+    mutating func goOn(_ draining: Set<UInt32>) -> Int32 {
+        for fleet in fleets.values { watchChildren(of: fleet) }
+        for number in draining.sorted() {
+            guard let fleet = fleets[number] else { continue }
+            perform(fleet.state.drainRequested(nowNs: Clock.monotonicNs()), fleet)
+        }
+        perform(state.executed())
+        return loop()
+    }
+
+    private mutating func loop() -> Int32 {
         while true {
             if let exitStatus {
                 logger.info("ended", metadata: ["status": "\(exitStatus)"])
                 return exitStatus
             }
             for token in poller.wait(timeoutMs: timeoutMs) { handle(token) }
-            perform(state.timePassed(nowNs: Clock.monotonicNs()))
+            timePassed(nowNs: Clock.monotonicNs())
         }
     }
 
-    /// Until the state wants to be called, rounded up so that it is not called too early.
+    /// Until something wants to be called, rounded up so that it is not called too early.
     private var timeoutMs: Int32 {
-        guard let wakeAtNs = state.wakeAtNs else { return -1 }
+        let wishes = [state.wakeAtNs] + fleets.values.map(\.state.wakeAtNs)
+        let wakeAtNs = (wishes.compactMap(\.self) + [nextWatchNs]).min() ?? .max
+        guard wakeAtNs < .max else { return -1 }
         let nowNs = Clock.monotonicNs()
         guard wakeAtNs > nowNs else { return 0 }
         return Int32(clamping: (wakeAtNs - nowNs + 999_999) / 1_000_000)
     }
 
+    private mutating func timePassed(nowNs: UInt64) {
+        for fleet in fleets.values { perform(fleet.state.timePassed(nowNs: nowNs), fleet) }
+        perform(state.timePassed(nowNs: nowNs))
+        watchWorkers(nowNs: nowNs)
+    }
+
+    private mutating func watchWorkers(nowNs: UInt64) {
+        guard nextWatchNs == .max || nowNs >= nextWatchNs else { return }
+        for fleet in fleets.values { fleet.watchWorkers(nowNs: nowNs, logger) }
+        let period = fleets.values.compactMap(\.watchdog.periodNs).min()
+        nextWatchNs = period.map { nowNs + $0 } ?? .max
+    }
+
     // MARK: Events
 
     private mutating func handle(_ token: UInt64) {
-        guard token != Self.signalsToken else { return handleSignals() }
-        guard let child = children[token / 2] else { return }
-        if token % 2 == 0 {
-            readControl(child)
-        } else {
-            reap(child, serial: token / 2)
+        switch token {
+        case Self.signalsToken: handleSignals()
+        case Self.preflightToken: preflightMayHaveEnded()
+        default:
+            guard let (fleet, child) = watched[token / 2] else { return }
+            token % 2 == 0 ? readControl(fleet, child) : reap(fleet, child, serial: token / 2)
         }
     }
 
@@ -74,95 +123,161 @@ struct Supervisor: ~Copyable {
             switch request {
             case .terminate(let signal):
                 logger.info("\(state.isServing ? "finishing" : "ending at once")", metadata: ["signal": "\(signal)"])
-                perform(state.terminationRequested(nowNs: Clock.monotonicNs()))
-            case .reload(let signal):
-                logger.warning("reload is not supported, going on unchanged", metadata: ["signal": "\(signal)"])
+                perform(state.terminationRequested())
+            case .reload(let reload, let signal):
+                requestReload(reload, reason: signal)
             }
         }
     }
 
-    private mutating func readControl(_ child: ChildProcess) {
+    private mutating func readControl(_ fleet: Fleet, _ child: ChildProcess) {
         switch child.control.receive() {
-        case .message(.ready): perform(state.childReady(child.slot, nowNs: Clock.monotonicNs()))
-        case .message(.drain), .message(.drainSweeping), .nothing: break
+        case .message(.ready): perform(fleet.state.childReady(child.slot, nowNs: Clock.monotonicNs()), fleet)
+        case .message(.drain), .message(.drainSweeping), .message(.listen), .nothing: break
         // Its end is reported by its handle; the channel would be readable for ever.
         case .peerGone: poller.ignore(child.control.descriptor)
         }
     }
 
-    private mutating func reap(_ child: ChildProcess, serial: UInt64) {
+    private mutating func reap(_ fleet: Fleet, _ child: ChildProcess, serial: UInt64) {
         guard let end = child.reap() else { return }
         poller.ignore(child.control.descriptor)
         poller.ignore(child.endDescriptor)
-        children[serial] = nil
-        logEnd(of: child, end)
-        perform(state.childEnded(child.slot, wasDone: end == .exited(status: 0), nowNs: Clock.monotonicNs()))
+        watched[serial] = nil
+        let isDone = end == .exited(status: 0)
+        logEnd(of: child, end, isExpected: isDone && !fleet.state.isServing, fleet)
+        if !isDone { fleet.noteDeath(of: child, end) }
+        fleet.forget(child)
+        perform(fleet.state.childEnded(child.slot, wasDone: isDone, nowNs: Clock.monotonicNs()), fleet)
     }
 
-    private func logEnd(of child: ChildProcess, _ end: ChildEnd) {
-        let isExpected = !state.isServing && end == .exited(status: 0)
+    private func logEnd(of child: ChildProcess, _ end: ChildEnd, isExpected: Bool, _ fleet: Fleet) {
         logger.log(
             level: isExpected ? .debug : .error, "child ended",
-            metadata: ["child": "\(child.slot)", "pid": "\(child.pid)", "end": "\(end)"])
+            metadata: [
+                "child": "\(child.slot)", "generation": "\(fleet.generation)", "pid": "\(child.pid)", "end": "\(end)",
+            ])
     }
 
     // MARK: Actions
 
-    private mutating func perform(_ actions: [SupervisorState.Action]) {
+    private mutating func perform(_ actions: [FleetState.Action], _ fleet: Fleet) {
         for action in actions {
             switch action {
-            case .spawn(let slot): spawn(slot)
-            case .drain(let slot): running(slot)?.control.send(.drain)
-            case .kill(let slot): kill(slot)
-            case .announceReady: announceReady()
+            case .spawn(let slot): spawn(slot, fleet)
+            case .drain(let slot): fleet.drain(slot)
+            case .kill(let slot): kill(slot, fleet)
+            case .announceReady:
+                perform(state.generationReady(fleet.generation, nowNs: Clock.monotonicNs()))
+            case .ended(let status):
+                fleets[fleet.generation] = nil
+                logger.debug("generation ended", metadata: ["generation": "\(fleet.generation)"])
+                perform(state.generationEnded(fleet.generation, status: status))
+            }
+        }
+    }
+
+    mutating func perform(_ actions: [SupervisorState.Action]) {
+        for action in actions {
+            switch action {
+            case .startPreflight: startPreflight()
+            case .stopPreflight: stopPreflight()
+            case .execute: execute()
+            case .openCandidate: openCandidate()
+            case .announce(let generation): announce(generation)
+            case .reportLate(let generation): reportLate(generation)
+            case .drain(let generation, let successor): drain(generation, successor: successor)
+            case .cutShort(let generation): cutShort(generation)
+            case .end(let generation): end(generation)
             case .exit(let status): exitStatus = status
             }
         }
     }
 
-    private mutating func spawn(_ slot: ChildSlot) {
+    /// Starts the children of a new generation.
+    mutating func start(_ fleet: Fleet) {
+        perform(fleet.state.started(), fleet)
+    }
+
+    private mutating func drain(_ generation: UInt32, successor: UInt32?) {
+        guard let fleet = fleets[generation] else { return }
+        fleet.successor = successor.flatMap { fleets[$0] }
+        closeUnsharedListeners(of: fleet)
+        perform(fleet.state.drainRequested(nowNs: Clock.monotonicNs()), fleet)
+        fleet.successor?.heritage.closeInboxes()
+        fleet.heritage.closeInboxes()
+        fleet.successor = nil
+    }
+
+    private mutating func cutShort(_ generation: UInt32) {
+        guard let fleet = fleets[generation] else { return }
+        logger.warning(
+            "too many generations drain, ending the oldest",
+            metadata: ["generation": "\(generation)", "workers": "\(fleet.state.aliveWorkers.count)"])
+        perform(fleet.state.cutShort(nowNs: Clock.monotonicNs()), fleet)
+    }
+
+    private mutating func end(_ generation: UInt32) {
+        guard let fleet = fleets[generation] else { return }
+        perform(fleet.state.endRequested(nowNs: Clock.monotonicNs()), fleet)
+    }
+
+    private mutating func spawn(_ slot: ChildSlot, _ fleet: Fleet) {
         do throws(Errno) {
-            let child = try spawner.spawn(slot)
-            try adopt(child)
-            logger.debug("child started", metadata: ["child": "\(slot)", "pid": "\(child.pid)"])
+            let child = try fleet.spawn(slot)
+            do throws(Errno) {
+                try watch(child, of: fleet)
+            } catch {
+                // One that cannot be watched does not stay.
+                ChildProcess.discard(child.pid)
+                fleet.forget(child)
+                throw error
+            }
+            logger.debug(
+                "child started",
+                metadata: ["child": "\(slot)", "generation": "\(fleet.generation)", "pid": "\(child.pid)"])
         } catch {
             logger.error("cannot start a child", metadata: ["child": "\(slot)", "reason": "\(error)"])
-            perform(state.childEnded(slot, nowNs: Clock.monotonicNs()))
+            perform(fleet.state.childEnded(slot, nowNs: Clock.monotonicNs()), fleet)
         }
     }
 
-    /// Watches a new child; one that cannot be watched does not stay.
-    private mutating func adopt(_ child: ChildProcess) throws(Errno) {
+    private mutating func watchChildren(of fleet: Fleet) {
+        for child in fleet.children.values {
+            do throws(Errno) {
+                try watch(child, of: fleet)
+            } catch {
+                logger.error("a child cannot be watched", metadata: ["child": "\(child.slot)", "reason": "\(error)"])
+            }
+        }
+    }
+
+    private mutating func watch(_ child: ChildProcess, of fleet: Fleet) throws(Errno) {
         defer { nextSerial += 1 }
-        do throws(Errno) {
-            try poller.watch(child.control.descriptor, token: 2 * nextSerial)
-            try poller.watch(child.endDescriptor, token: 2 * nextSerial + 1)
-        } catch {
-            ChildProcess.discard(child.pid)
-            throw error
-        }
-        children[nextSerial] = child
+        try poller.watch(child.control.descriptor, token: 2 * nextSerial)
+        try poller.watch(child.endDescriptor, token: 2 * nextSerial + 1)
+        watched[nextSerial] = (fleet, child)
     }
 
-    private func kill(_ slot: ChildSlot) {
-        guard let child = running(slot) else { return }
-        logger.warning("killing a child", metadata: ["child": "\(slot)"])
+    private func kill(_ slot: ChildSlot, _ fleet: Fleet) {
+        guard let child = fleet.children[slot] else { return }
+        logger.warning("killing a child", metadata: ["child": "\(slot)", "generation": "\(fleet.generation)"])
         child.kill()
     }
 
-    private func running(_ slot: ChildSlot) -> ChildProcess? {
-        children.values.first { $0.slot == slot }
-    }
-
-    private func announceReady() {
+    private func announce(_ generation: UInt32) {
+        guard let fleet = fleets[generation] else { return }
+        let heritage = fleet.heritage
+        let address = heritage.listeners[0].address
         logger.info(
             "ready",
             metadata: [
-                "address": "\(heritage.listeners.address)",
-                "port": "\(heritage.listeners.address.port)",
+                "address": "\(address)",
+                "port": "\(address.port)",
                 "workers": "\(heritage.workerCount)",
                 "backends": "\(heritage.worker.backends.map(\.name).joined(separator: " "))",
                 "tracing": "\(PlanText.describe(heritage.tracing?.exporter))",
+                "generation": "\(generation)",
             ])
     }
 }

@@ -1,231 +1,231 @@
-/// Decides what happens to children: the master's policy, without any system call.
+/// Decides which generations of children there are: reloads and the end, without any system call.
 ///
-///     serving ──terminate──► drainingWorkers ──all workers gone──► flushing ──exporter gone──► ended (0)
-///        │                       │  deadline: kill workers            │  deadline: kill exporter
-///        └──────── terminate a second time: kill all ─────────────────┴──► ending ──all gone──► ended (1)
+///                       preflight ──passed──► (execve; the new image goes on with a candidate)
+///                         ▲   │ failed
+///                 SIGUSR2 │   ▼
+///       serving ──────────┴► idle ──SIGHUP──► candidate ──all workers ready──► it is current, the old one drains
+///                             ▲                   │ not in time
+///                             └───────────────────┘ the candidate drains, the old one is still current
 ///
-/// While serving, a child that ends is started again after its backoff. While workers drain, only the
-/// exporter still is: spans of the last requests have to get out. A child that was killed is given a second
-/// to disappear; then the master goes without it.
+///       SIGTERM from anywhere: every generation drains; a second one: everything ends at once.
+///
+/// One reload at a time: another request is kept and begins when this one is over. Draining generations are
+/// bounded in number: beyond it, the oldest has its workers ended; its exporter still delivers.
 /// `Supervisor` performs the actions, in order, and reports what comes of them.
 struct SupervisorState {
-    /// Time limits of an orderly end, in nanoseconds.
-    struct Patience {
-        /// What workers are told to keep to.
-        var drainNs: UInt64
-        /// What the exporter is told to keep to.
-        var flushNs: UInt64
-        /// On top of both, for children to end by themselves; also how long a killed child may take.
-        var graceNs: UInt64 = 1_000_000_000
+    struct Limits: Equatable {
+        /// How long a preflight, and after it a new generation, may take to be ready.
+        var readyTimeoutNs: UInt64 = 10_000_000_000
+        /// Generations that may drain at the same time.
+        var drainingMax = 4
+    }
+
+    /// The order says which request stands for both.
+    enum Reload: Int, Comparable {
+        /// Configuration and certificates anew, by the program that runs (SIGHUP).
+        case inPlace
+        /// The program on disk as well (SIGUSR2).
+        case newProgram
+
+        static func < (left: Reload, right: Reload) -> Bool { left.rawValue < right.rawValue }
     }
 
     enum Action: Equatable {
-        case spawn(ChildSlot)
-        /// Ask the child to finish and exit.
-        case drain(ChildSlot)
-        case kill(ChildSlot)
-        /// Every worker is ready for the first time.
-        case announceReady
+        /// Run the program on disk with `--check`; report `preflightEnded`.
+        case startPreflight
+        case stopPreflight
+        /// Become the program on disk; report `executionFailed` if that does not work.
+        case execute
+        /// Read the configuration and start a generation; report `candidateStarted` or `candidateRefused`.
+        case openCandidate
+        /// Tell that a generation serves now.
+        case announce(generation: UInt32)
+        /// Tell that a generation was not ready in time, and that its predecessor goes on.
+        case reportLate(generation: UInt32)
+        /// Let a generation finish; its idle clients go to the successor if there is one.
+        case drain(generation: UInt32, successor: UInt32?)
+        /// End the workers of a generation that drains.
+        case cutShort(generation: UInt32)
+        /// End everything of a generation at once.
+        case end(generation: UInt32)
         /// The master is done; the last action.
         case exit(status: Int32)
     }
 
     private enum Phase: Equatable {
-        case serving
-        case drainingWorkers(deadlineNs: UInt64)
-        case flushing(deadlineNs: UInt64)
-        /// Everything alive was killed.
-        case ending(deadlineNs: UInt64, status: Int32)
+        case idle
+        case preflight(deadlineNs: UInt64)
+        case executing
+        case opening
+        case candidate(generation: UInt32, deadlineNs: UInt64)
+        case shuttingDown(status: Int32)
         case ended
     }
 
-    private enum ChildState: Equatable {
-        case absent
-        case waiting(untilNs: UInt64)
-        case starting
-        case ready(sinceNs: UInt64)
+    private var limits: Limits
+    private var phase = Phase.idle
+    private(set) var current: UInt32
+    /// The oldest first.
+    private var draining: [UInt32] = []
+    private var cut: Set<UInt32> = []
+    private var pending: Reload?
 
-        var isAlive: Bool {
-            switch self {
-            case .absent, .waiting: false
-            case .starting, .ready: true
-            }
-        }
-
-        /// Alive, or about to be.
-        var isExpected: Bool { self != .absent }
-
-        var isReady: Bool {
-            if case .ready = self { true } else { false }
-        }
-    }
-
-    private struct Child {
-        let slot: ChildSlot
-        var state = ChildState.absent
-        var backoff = RestartBackoff()
-
-        func isDue(nowNs: UInt64) -> Bool {
-            if case .waiting(let untilNs) = state { nowNs >= untilNs } else { false }
-        }
-
-        /// How long it has been ready, 0 if it is not.
-        func healthNs(nowNs: UInt64) -> UInt64 {
-            if case .ready(let sinceNs) = state { nowNs - sinceNs } else { 0 }
-        }
-    }
-
-    private let patience: Patience
-    private var phase = Phase.serving
-    /// Workers in order, then the exporter if there is one.
-    private var children: [Child]
-    private var isAnnounced = false
-
-    init(workerCount: Int, hasExporter: Bool, patience: Patience) {
-        self.patience = patience
-        let workers = (0..<workerCount).map { Child(slot: .worker($0)) }
-        children = workers + (hasExporter ? [Child(slot: .exporter)] : [])
+    /// - Parameters:
+    ///   - current: The generation that serves.
+    ///   - draining: Those before it that are not over yet, the oldest first.
+    init(current: UInt32, draining: [UInt32] = [], limits: Limits) {
+        self.current = current
+        self.draining = draining
+        self.limits = limits
     }
 
     /// True until termination was asked for.
-    var isServing: Bool { phase == .serving }
+    var isServing: Bool {
+        switch phase {
+        case .idle, .preflight, .executing, .opening, .candidate: true
+        case .shuttingDown, .ended: false
+        }
+    }
+
+    /// The new configuration may say otherwise.
+    mutating func changeLimits(_ limits: Limits) {
+        self.limits = limits
+    }
 
     /// When `timePassed` has to be called, in nanoseconds of the monotonic clock; nil: no need.
     var wakeAtNs: UInt64? {
-        let restarts = children.compactMap { child -> UInt64? in
-            if case .waiting(let untilNs) = child.state { untilNs } else { nil }
+        switch phase {
+        case .preflight(let deadlineNs), .candidate(_, let deadlineNs): deadlineNs
+        case .idle, .executing, .opening, .shuttingDown, .ended: nil
         }
-        return (restarts + [deadlineNs].compactMap(\.self)).min()
     }
 
-    // MARK: Events
+    // MARK: Reload
 
-    /// The master is set up.
-    mutating func started() -> [Action] {
-        children.indices.map { spawn(at: $0) }
+    /// - Returns: Nothing when the request has to wait, or comes too late.
+    mutating func reloadRequested(_ reload: Reload, nowNs: UInt64) -> [Action] {
+        guard isServing else { return [] }
+        guard phase == .idle else {
+            pending = max(pending ?? reload, reload)
+            return []
+        }
+        switch reload {
+        case .inPlace: return open()
+        case .newProgram:
+            phase = .preflight(deadlineNs: nowNs + limits.readyTimeoutNs)
+            return [.startPreflight]
+        }
     }
 
-    mutating func childReady(_ slot: ChildSlot, nowNs: UInt64) -> [Action] {
-        let index = index(of: slot)
-        guard children[index].state == .starting else { return [] }
-        children[index].state = .ready(sinceNs: nowNs)
-        guard !isAnnounced, isServing, workers.allSatisfy(\.state.isReady) else { return [] }
-        isAnnounced = true
-        return [.announceReady]
+    mutating func preflightEnded(passed: Bool, nowNs: UInt64) -> [Action] {
+        guard case .preflight = phase else { return [] }
+        guard passed else { return becomeIdle(nowNs: nowNs) }
+        phase = .executing
+        return [.execute]
     }
 
-    /// A child has ended and was reaped, or could not be started at all.
-    /// - Parameter wasDone: It ended by itself with status 0: while the exporter is to finish, it has.
-    mutating func childEnded(_ slot: ChildSlot, wasDone: Bool = false, nowNs: UInt64) -> [Action] {
-        let index = index(of: slot)
-        let delayNs = children[index].backoff.childDied(healthNs: children[index].healthNs(nowNs: nowNs))
-        children[index].state = canRestart(slot, wasDone: wasDone) ? .waiting(untilNs: nowNs + delayNs) : .absent
-        return timePassed(nowNs: nowNs)
+    /// The program could not be executed, or state not be handed to it: everything is as it was.
+    mutating func executionFailed(nowNs: UInt64) -> [Action] {
+        guard phase == .executing else { return [] }
+        return becomeIdle(nowNs: nowNs)
     }
 
-    /// Restarts what is due, enforces deadlines and moves on to the next phase where it can.
-    mutating func timePassed(nowNs: UInt64) -> [Action] {
-        restartDue(nowNs: nowNs) + enforceDeadline(nowNs: nowNs) + advance(nowNs: nowNs)
+    /// This is the new image: the reload that its predecessor began goes on.
+    mutating func executed() -> [Action] { open() }
+
+    mutating func candidateStarted(_ generation: UInt32, nowNs: UInt64) {
+        guard phase == .opening else { preconditionFailure("generation \(generation) was not asked for") }
+        phase = .candidate(generation: generation, deadlineNs: nowNs + limits.readyTimeoutNs)
     }
+
+    /// The configuration cannot be used, or the system refuses what it asks for.
+    mutating func candidateRefused(nowNs: UInt64) -> [Action] {
+        guard phase == .opening else { return [] }
+        return becomeIdle(nowNs: nowNs)
+    }
+
+    /// All workers of a generation are ready for the first time.
+    mutating func generationReady(_ generation: UInt32, nowNs: UInt64) -> [Action] {
+        switch phase {
+        case .candidate(generation, _): promote(generation, nowNs: nowNs)
+        case .shuttingDown, .ended: []
+        case .idle, .preflight, .executing, .opening, .candidate:
+            generation == current ? [.announce(generation: generation)] : []
+        }
+    }
+
+    // MARK: End
 
     /// SIGTERM, SIGINT or SIGQUIT arrived.
-    mutating func terminationRequested(nowNs: UInt64) -> [Action] {
+    mutating func terminationRequested() -> [Action] {
         switch phase {
-        case .serving: return beginDrain(nowNs: nowNs)
-        case .drainingWorkers, .flushing: return end(status: 1, nowNs: nowNs)
-        case .ending, .ended: return []
+        case .idle, .executing, .opening: return shutDown([])
+        case .preflight: return [.stopPreflight] + shutDown([])
+        case .candidate(let generation, _): return shutDown([generation])
+        case .shuttingDown:
+            phase = .shuttingDown(status: 1)
+            return draining.map { .end(generation: $0) }
+        case .ended: return []
+        }
+    }
+
+    /// Nothing of a generation is left.
+    mutating func generationEnded(_ generation: UInt32, status: Int32) -> [Action] {
+        draining.removeAll { $0 == generation }
+        cut.remove(generation)
+        guard case .shuttingDown(let soFar) = phase else { return [] }
+        phase = .shuttingDown(status: max(soFar, status))
+        guard draining.isEmpty else { return [] }
+        phase = .ended
+        return [.exit(status: max(soFar, status))]
+    }
+
+    /// Gives up on what takes too long.
+    mutating func timePassed(nowNs: UInt64) -> [Action] {
+        guard let wakeAtNs, nowNs >= wakeAtNs else { return [] }
+        switch phase {
+        case .preflight: return [.stopPreflight] + becomeIdle(nowNs: nowNs)
+        case .candidate(let generation, _):
+            let actions = [Action.reportLate(generation: generation)] + retire(generation, successor: current)
+            return actions + becomeIdle(nowNs: nowNs)
+        case .idle, .executing, .opening, .shuttingDown, .ended: return []
         }
     }
 
     // MARK: Policy
 
-    private var workers: ArraySlice<Child> { children.prefix { $0.slot != .exporter } }
-
-    private var deadlineNs: UInt64? {
-        switch phase {
-        case .serving, .ended: nil
-        case .drainingWorkers(let deadlineNs), .flushing(let deadlineNs), .ending(let deadlineNs, _): deadlineNs
-        }
+    private mutating func open() -> [Action] {
+        phase = .opening
+        return [.openCandidate]
     }
 
-    private func canRestart(_ slot: ChildSlot, wasDone: Bool) -> Bool {
-        switch phase {
-        case .serving: true
-        case .drainingWorkers: slot == .exporter
-        // What it had not delivered is still in the segment.
-        case .flushing: slot == .exporter && !wasDone
-        case .ending, .ended: false
-        }
+    private mutating func becomeIdle(nowNs: UInt64) -> [Action] {
+        phase = .idle
+        guard let next = pending else { return [] }
+        pending = nil
+        return reloadRequested(next, nowNs: nowNs)
     }
 
-    private mutating func restartDue(nowNs: UInt64) -> [Action] {
-        let due = children.indices.filter { children[$0].isDue(nowNs: nowNs) }
-        let spawns = due.map { spawn(at: $0) }
-        if case .flushing = phase, !spawns.isEmpty { return spawns + [.drain(.exporter)] }
-        return spawns
+    private mutating func promote(_ generation: UInt32, nowNs: UInt64) -> [Action] {
+        let old = current
+        current = generation
+        let actions = [Action.announce(generation: generation)] + retire(old, successor: generation)
+        return actions + becomeIdle(nowNs: nowNs)
     }
 
-    private mutating func enforceDeadline(nowNs: UInt64) -> [Action] {
-        guard let deadlineNs, nowNs >= deadlineNs else { return [] }
-        switch phase {
-        case .serving, .ended: return []
-        case .drainingWorkers:
-            let late = workers.filter(\.state.isAlive)
-            // A worker that not even SIGKILL ends within the grace is left behind.
-            return late.map { .kill($0.slot) } + beginFlush(nowNs: nowNs)
-        case .flushing: return end(status: 0, nowNs: nowNs)
-        case .ending(_, let status): return finish(status: status)
-        }
+    private mutating func retire(_ generation: UInt32, successor: UInt32) -> [Action] {
+        draining.append(generation)
+        let excess = draining.prefix(max(0, draining.count - limits.drainingMax)).filter { !cut.contains($0) }
+        cut.formUnion(excess)
+        return [.drain(generation: generation, successor: successor)] + excess.map { .cutShort(generation: $0) }
     }
 
-    private mutating func advance(nowNs: UInt64) -> [Action] {
-        switch phase {
-        case .serving, .ended: return []
-        case .drainingWorkers: return workers.contains(where: \.state.isAlive) ? [] : beginFlush(nowNs: nowNs)
-        case .flushing: return children.contains(where: \.state.isExpected) ? [] : finish(status: 0)
-        case .ending(_, let status): return children.contains(where: \.state.isAlive) ? [] : finish(status: status)
-        }
-    }
-
-    private mutating func beginDrain(nowNs: UInt64) -> [Action] {
-        phase = .drainingWorkers(deadlineNs: nowNs + patience.drainNs + patience.graceNs)
-        for index in children.indices where isWorker(index) && !children[index].state.isAlive {
-            children[index].state = .absent
-        }
-        return workers.filter(\.state.isAlive).map { .drain($0.slot) } + advance(nowNs: nowNs)
-    }
-
-    /// An exporter that waits for its restart is started at once: there may be spans to deliver.
-    private mutating func beginFlush(nowNs: UInt64) -> [Action] {
-        phase = .flushing(deadlineNs: nowNs + patience.flushNs + patience.graceNs)
-        guard let index = children.firstIndex(where: { $0.slot == .exporter }) else { return advance(nowNs: nowNs) }
-        let restart = children[index].state.isAlive ? [] : [spawn(at: index)]
-        return restart + [.drain(.exporter)]
-    }
-
-    private mutating func end(status: Int32, nowNs: UInt64) -> [Action] {
-        let alive = children.filter(\.state.isAlive)
-        for index in children.indices where !children[index].state.isAlive { children[index].state = .absent }
-        phase = .ending(deadlineNs: nowNs + patience.graceNs, status: status)
-        return alive.map { .kill($0.slot) } + advance(nowNs: nowNs)
-    }
-
-    private mutating func finish(status: Int32) -> [Action] {
-        phase = .ended
-        return [.exit(status: status)]
-    }
-
-    private mutating func spawn(at index: Int) -> Action {
-        children[index].state = .starting
-        return .spawn(children[index].slot)
-    }
-
-    private func isWorker(_ index: Int) -> Bool { children[index].slot != .exporter }
-
-    private func index(of slot: ChildSlot) -> Int {
-        guard let index = children.firstIndex(where: { $0.slot == slot }) else {
-            preconditionFailure("no child \(slot)")
-        }
-        return index
+    /// Those that drain already go on with it.
+    private mutating func shutDown(_ others: [UInt32]) -> [Action] {
+        let serving = [current] + others
+        draining += serving
+        pending = nil
+        phase = .shuttingDown(status: 0)
+        return serving.map { .drain(generation: $0, successor: nil) }
     }
 }

@@ -9,6 +9,8 @@ public enum ControlMessage: UInt8, Sendable {
     case drain = 2
     /// As `drain`, but first empty the queues of the listeners, to which nothing comes any more.
     case drainSweeping = 3
+    /// Master to child: accept from the listener that comes with it as well.
+    case listen = 4
 }
 
 /// One end of the packet socket pair between the master and one child, non-blocking.

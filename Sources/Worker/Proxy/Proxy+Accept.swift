@@ -62,16 +62,22 @@ extension Proxy {
         let shouldAccept = admitsClients && !isFull && acceptAgainNs == 0
         guard shouldAccept != isAccepting else { return }
         isAccepting = shouldAccept
-        for (index, listener) in listeners.enumerated() {
-            guard shouldAccept else {
-                poller.remove(listener)
-                continue
-            }
-            do {
-                try poller.addReadable(listener, token: EventToken(kind: .listener, slot: index))
-            } catch {
-                logger.error("a listener cannot be watched", metadata: ["reason": "\(error)"])
-            }
+        for index in listeners.indices { shouldAccept ? watchListener(index) : poller.remove(listeners[index]) }
+    }
+
+    /// Accepts from one more listener, whose queue would otherwise have nobody. It stays open in the master.
+    func addListener(_ listener: consuming FileDescriptor) {
+        guard !isDraining else { return }
+        listeners.append(listener.release())
+        guard isAccepting else { return }
+        watchListener(listeners.count - 1)
+    }
+
+    private func watchListener(_ index: Int) {
+        do {
+            try poller.addReadable(listeners[index], token: EventToken(kind: .listener, slot: index))
+        } catch {
+            logger.error("a listener cannot be watched", metadata: ["reason": "\(error)"])
         }
     }
 }

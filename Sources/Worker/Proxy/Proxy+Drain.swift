@@ -40,6 +40,7 @@ extension Proxy {
 
     private func beginDrain(_ request: DrainRequest) {
         isDraining = true
+        drainBegan?()
         drainStartedNs = stampNs()
         tracer?.drainStarted(atNs: drainStartedNs)
         drainDeadlineNs = nowNs &+ configuration.timeouts.drainNs

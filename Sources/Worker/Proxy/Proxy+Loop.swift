@@ -17,8 +17,10 @@ extension Proxy {
         let count = poller.wait(timeoutMs: waitMs)
         nowNs = Clock.monotonicNs()
         unixOffsetNs = 0
+        status?.turned(nowNs)
         for index in 0..<count {
             guard let (token, readiness) = poller.event(at: index) else { continue }
+            status?.serves(token.bits)
             serve(token, readiness, control, termination)
         }
         runDeferred()
@@ -61,6 +63,8 @@ extension Proxy {
             switch delivery.reading {
             case .message(.drain): startDrain(successor: delivery.takeDescriptor())
             case .message(.drainSweeping): startDrain(.sweeping, successor: delivery.takeDescriptor())
+            case .message(.listen):
+                if let listener = delivery.takeDescriptor() { addListener(listener) }
             case .message(.ready): continue
             case .nothing: return
             case .peerGone:
@@ -97,6 +101,7 @@ extension Proxy {
         var next = min(downstreamDeadlines.nextNs ?? .max, upstreamDeadlines.nextNs ?? .max)
         if isDraining { next = min(next, drainDeadlineNs, nowNs < sweepEndNs ? sweepEndNs : .max) }
         if acceptAgainNs > 0 { next = min(next, acceptAgainNs) }
+        if status != nil { next = min(next, nowNs + heartbeatNs) }
         guard next != .max else { return -1 }
         guard next > nowNs else { return 0 }
         return Int32(clamping: (next - nowNs) / 1_000_000 + 1)

@@ -75,6 +75,9 @@ final class Proxy {
     var freeExchangeCount = 0
 
     var listeners: [Int32]
+    let status: StatusPlace?
+    let heartbeatNs: UInt64
+    let drainBegan: (() -> Void)?
     var isAccepting = false
     /// When accepting may go on after descriptors ran out; 0 when it did not stop for that.
     var acceptAgainNs: UInt64 = 0
@@ -104,6 +107,9 @@ final class Proxy {
         logger = inheritance.logger
         listeners = inheritance.listeners
         inbox = inheritance.inbox.map { ConnectionInbox(owning: $0) }
+        status = inheritance.status
+        heartbeatNs = inheritance.heartbeatNs
+        drainBegan = inheritance.drainBegan
         poller = try Poller()
         let limits = configuration.limits
         requestParser = RequestParser(

@@ -20,7 +20,7 @@ from harness.waiting import PATIENCE_S, poll, wait_until
 from harness.wire import Connection, Response, connect
 
 _START_ATTEMPTS = 5
-_WORKER_TITLE = re.compile(r"load_balancer: worker (\d+)\b")
+_WORKER_TITLE = re.compile(r"load_balancer: worker (\d+) \(generation (\d+)(, draining)?\)")
 _EXPORTER_TITLE = re.compile(r"load_balancer: exporter\b")
 
 
@@ -90,13 +90,33 @@ class Balancer:
     def child_pids(self) -> list[int]:
         return processes.children(self.master)
 
-    def worker_pids(self) -> dict[int, int]:
-        """Worker number to pid, of those that have their name already."""
-        workers = {}
+    def worker_pids(self, generation: int | None = None) -> dict[int, int]:
+        """Worker number to pid, of those that have their name already; of the newest generation unless told."""
+        workers: dict[int, dict[int, int]] = {}
         for pid in self.child_pids():
             if match := _WORKER_TITLE.match(processes.title(pid)):
-                workers[int(match.group(1))] = pid
-        return workers
+                workers.setdefault(int(match.group(2)), {})[int(match.group(1))] = pid
+        return workers.get(generation or max(workers, default=0), {})
+
+    def draining_pids(self) -> list[int]:
+        """Workers that finish what they have."""
+        titles = {pid: _WORKER_TITLE.match(processes.title(pid)) for pid in self.child_pids()}
+        return [pid for pid, match in titles.items() if match and match.group(3)]
+
+    def reload(self, number: signal.Signals = signal.SIGUSR2) -> int:
+        """Reloads, waits until the new generation serves, and returns its number."""
+        generation = self.generation() + 1
+        self.expects_deaths = True
+        self.signal(number)
+        wait_until(lambda: f"generation={generation} " in self.ready_lines(), f"generation {generation} to be ready")
+        return generation
+
+    def generation(self) -> int:
+        """The number of the generation that was ready last."""
+        return max((int(n) for n in re.findall(r"msg=ready .*\bgeneration=(\d+)", self.log())), default=1)
+
+    def ready_lines(self) -> str:
+        return "\n".join(line for line in self.log().splitlines() if "msg=ready " in line)
 
     def worker_pid(self, number: int = 0) -> int:
         return self.worker_pids()[number]

@@ -37,7 +37,7 @@ import Testing
         let pair = try makePair()
         let child = ControlChannel(owning: pair.1)
         let master = FileDescriptor(owning: pair.0)
-        for byte in [0, 200, ControlMessage.drain.rawValue, 4] as [UInt8] {
+        for byte in [0, 200, ControlMessage.drain.rawValue, 77] as [UInt8] {
             var byte = byte
             let sent = unsafe send(master.rawValue, &byte, 1, 0)
             #expect(sent == 1)
