@@ -154,7 +154,7 @@ struct AttributeRules {
             .backendID, .backendHost, .lbWorker, .lbGeneration, .lbRetryCount, .lbTreesLost, .lbStrategy,
             .lbBackendCount, .lbHealthyCount, .lbSelectedBackend, .connectionFromPool, .connectionID, .poolOutcome,
             .poolIdleCount, .poolActiveCount, .dnsAnswers, .dnsCached, .errorType, .retryReason, .retryAttempt,
-            .retryVerdict, .failures:
+            .retryVerdict, .failures, .workerSignal, .workerLastPhase:
             ([], .none, false)
         }
     }

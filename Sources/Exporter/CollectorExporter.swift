@@ -19,6 +19,7 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
     private let transport: CurlTransport
     private var watch: ShutdownWatch
     private var batcher: SpanBatcher<Format>
+    private var postMortems: PostMortems
     private var ledger = DeliveryLedger<SegmentConsumer.Position>()
     private var outbox = Outbox(capacity: Self.batchesMax)
     private var retry = RetryPolicy()
@@ -43,6 +44,7 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
         batcher = SpanBatcher(
             consumer: segment.consumer(), resource: configuration.resource, naming: configuration.naming,
             limits: BatchState.Limits(spansMin: configuration.batchSpansMin, delayNs: configuration.batchDelayNs))
+        postMortems = PostMortems(segment: segment, logger: logger)
         rhythm = PollRhythm(nowNs: Clock.monotonicNs())
         var logger = logger
         logger[metadataKey: "collector"] = "\(url)"
@@ -68,6 +70,7 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
             retry.drainBegan()
         }
         settleEnded(nowNs: nowNs)
+        postMortems.work()
         repeat {
             if batcher.fill(nowNs: nowNs) { rhythm.treesRead(nowNs: nowNs) }
         } while closeBatch(nowNs: nowNs)
@@ -77,7 +80,9 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
             unknown: batcher.unknownCount, nowNs: nowNs)
     }
 
-    private var isDone: Bool { batcher.areRingsEmpty && !batcher.state.isOpen && outbox.isEmpty }
+    private var isDone: Bool {
+        postMortems.isDone && batcher.areRingsEmpty && !batcher.state.isOpen && outbox.isEmpty
+    }
 
     // MARK: Sending
 
@@ -143,7 +148,8 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
     // MARK: Waiting
 
     private mutating func waitForWork(nowNs: UInt64) {
-        guard deadlineNs == nil, rhythm.maySleep(isBatchOpen: batcher.state.isOpen, nowNs: nowNs) else {
+        let maySleep = rhythm.maySleep(isBatchOpen: batcher.state.isOpen, nowNs: nowNs) && !postMortems.isBlocked
+        guard deadlineNs == nil, maySleep else {
             return transport.wait(descriptors: watch.descriptors, timeoutMs: timeoutMs(nowNs: nowNs, longestNs: stepNs))
         }
         guard batcher.fallAsleep() else { return }

@@ -11,6 +11,7 @@ struct ConsoleExporter: ~Copyable {
     private var watch: ShutdownWatch
     private var consumer: SegmentConsumer
     private let segment: SpanSegment
+    private var postMortems: PostMortems
     private var walk: TreeWalk
     private let renderer: TraceRenderer
     private var rhythm: PollRhythm
@@ -27,6 +28,7 @@ struct ConsoleExporter: ~Copyable {
         self.watch = watch
         self.segment = segment
         consumer = segment.consumer()
+        postMortems = PostMortems(segment: segment, logger: logger)
         walk = TreeWalk(naming: configuration.naming)
         renderer = TraceRenderer(isColoured: isColoured)
         rhythm = PollRhythm(nowNs: Clock.monotonicNs())
@@ -40,12 +42,13 @@ struct ConsoleExporter: ~Copyable {
             consumer.beat(nowNs: nowNs)
             watch.look()
             if watch.mustDrain, deadlineNs == nil { deadlineNs = nowNs + flushTimeoutNs }
+            postMortems.work()
             let hasPrinted = printTrees()
             if hasPrinted { rhythm.treesRead(nowNs: nowNs) }
             report.counted(
                 segment.counters, malformed: malformedCount, corruptions: consumer.corruptions,
                 unknown: walk.unknownCount, nowNs: nowNs)
-            if let deadlineNs, consumer.isEmpty || nowNs >= deadlineNs { return }
+            if let deadlineNs, consumer.isEmpty && postMortems.isDone || nowNs >= deadlineNs { return }
             if !hasPrinted { waitForTrees(nowNs: nowNs) }
         }
     }
@@ -81,7 +84,8 @@ struct ConsoleExporter: ~Copyable {
     }
 
     private func waitForTrees(nowNs: UInt64) {
-        guard deadlineNs == nil, rhythm.maySleep(isBatchOpen: false, nowNs: nowNs) else {
+        let maySleep = rhythm.maySleep(isBatchOpen: false, nowNs: nowNs) && !postMortems.isBlocked
+        guard deadlineNs == nil, maySleep else {
             return Readiness.wait(descriptors: watch.descriptors, timeoutMs: Int32(PollRhythm.stepNs / 1_000_000))
         }
         guard consumer.fallAsleep() else { return }

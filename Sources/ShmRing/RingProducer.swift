@@ -40,6 +40,15 @@ public struct RingProducer: ~Copyable {
         return (isBehind ? head : tail) & ~7
     }
 
+    /// Where the next record begins, or the padding before it.
+    var position: UInt64 { tail }
+
+    /// Whether `reserve` would find room.
+    public mutating func hasRoom(bytesMax: Int) -> Bool {
+        let wanted = (UInt64(bytesMax) + 7) & ~7
+        return hasRoom(for: paddingBytes(before: wanted) + wanted)
+    }
+
     /// Room for one tree.
     /// - Parameter bytesMax: What the tree may take at most, up to 64 KiB; attributes beyond are cut.
     /// - Returns: Nil when the ring is full; the loss is counted.

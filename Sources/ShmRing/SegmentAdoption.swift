@@ -63,6 +63,10 @@ extension SpanSegment {
         let ringBytes = header.ring_bytes
         guard ringBytes >= 2 * UInt64(LB_RECORD_BYTES_MAX), ringBytes <= ringBytesMax, ringBytes.nonzeroBitCount == 1
         else { throw .contradiction(field: "ring_bytes", value: ringBytes) }
+        let inflight = inflightOffset(ringCount: Int(header.ring_count), ringBytes: Int(ringBytes))
+        guard header.inflight_offset == UInt64(inflight) else {
+            throw .contradiction(field: "inflight_offset", value: header.inflight_offset)
+        }
         let bytes = segmentBytes(ringCount: Int(header.ring_count), ringBytes: Int(ringBytes))
         guard header.segment_bytes == UInt64(bytes) else {
             throw .contradiction(field: "segment_bytes", value: header.segment_bytes)

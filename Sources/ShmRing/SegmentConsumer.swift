@@ -21,20 +21,32 @@ public struct SegmentConsumer: ~Copyable {
 
     private let segment: SpanSegment
     private var cursors: [UInt64]
+    /// Where the record that was handed out last ended, for each ring.
+    private var handedOut: [UInt64]
+    /// Damage that could not be given back at once, because records before it were not delivered yet.
+    private var skipped: [Skip?]
+
+    /// Bytes that cannot be records: they go with the last record before them.
+    private struct Skip {
+        let after: UInt64
+        let end: UInt64
+    }
     /// Times that a ring held bytes that cannot be records, and was skipped to its end.
     public private(set) var corruptions: UInt64 = 0
 
     init(segment: SpanSegment) {
         self.segment = segment
-        cursors = (0..<segment.ringCount).map { slot in
+        cursors = (0...segment.ringCount).map { slot in
             unsafe lb_load_acquire(&segment.ring(slot).pointee.head) & ~7
         }
+        handedOut = cursors
+        skipped = cursors.map { _ in nil }
         unsafe segment.header.pointee.consumer_pid = getpid()
         unsafe segment.header.pointee.consumer_started_ns = Clock.realtimeNs()
     }
 
-    /// How many rings there are.
-    public var ringCount: Int { segment.ringCount }
+    /// How many rings there are: those of the workers, and behind them the consumer's own.
+    public var ringCount: Int { segment.ringCount + 1 }
 
     /// Bytes of a ring that wait to be read.
     public func unreadBytes(slot: Int) -> Int {
@@ -56,6 +68,7 @@ public struct SegmentConsumer: ~Copyable {
         while let (offset, header) = recordHeader(slot: slot) {
             cursors[slot] &+= UInt64(header.size_bytes)
             guard header.kind == recordTree else { continue }
+            handedOut[slot] = cursors[slot]
             let bytes = unsafe UnsafeRawBufferPointer(
                 start: segment.data(slot) + offset, count: Int(header.size_bytes))
             return (unsafe body(bytes.bytes), Position(slot: slot, count: cursors[slot]))
@@ -66,21 +79,31 @@ public struct SegmentConsumer: ~Copyable {
     /// Gives everything up to `position` back to the producer. A position behind the head changes nothing.
     public func release(through position: Position) {
         let ring = unsafe segment.ring(position.slot)
-        let ahead = unsafe position.count &- lb_load_relaxed(&ring.pointee.head)
-        guard Int64(bitPattern: ahead) > 0 else { return }
-        unsafe lb_store_release(&ring.pointee.head, position.count)
+        var end = position.count
+        if let skip = skipped[position.slot], Self.isBehind(skip.after, or: end), Self.isBehind(end, or: skip.end) {
+            end = skip.end
+        }
+        guard unsafe !Self.isBehind(end, or: lb_load_relaxed(&ring.pointee.head)) else { return }
+        unsafe lb_store_release(&ring.pointee.head, end)
+    }
+
+    /// Whether a count is not after another one.
+    private static func isBehind(_ count: UInt64, or other: UInt64) -> Bool {
+        Int64(bitPattern: other &- count) >= 0
     }
 
     /// Forgets what was read but not released: reading goes on at the ring's head.
     public mutating func rewind(slot: Int) {
         cursors[slot] = unsafe lb_load_acquire(&segment.ring(slot).pointee.head) & ~7
+        handedOut[slot] = cursors[slot]
+        skipped[slot] = nil
     }
 
     /// Says that the consumer is about to wait on the wake descriptor.
     /// - Returns: False when something arrived meanwhile, and it must not wait.
     public func fallAsleep() -> Bool {
         unsafe lb_consumer_falls_asleep(segment.header)
-        guard isEmpty else {
+        guard isEmpty, segment.postMortemReader().nextDeath() == nil else {
             wakeUp()
             return false
         }
@@ -126,8 +149,13 @@ public struct SegmentConsumer: ~Copyable {
 
     private mutating func skip(slot: Int, to tail: UInt64) -> (offset: Int, header: lb_record_header)? {
         corruptions += 1
+        // An earlier skip that still waits goes with the same record, or with damage of its own behind it.
+        let after = handedOut[slot]
         cursors[slot] = tail
-        release(through: Position(slot: slot, count: cursors[slot]))
+        skipped[slot] = Skip(after: after, end: tail)
+        if unsafe Self.isBehind(after, or: lb_load_relaxed(&segment.ring(slot).pointee.head)) {
+            release(through: Position(slot: slot, count: tail))
+        }
         return nil
     }
 }

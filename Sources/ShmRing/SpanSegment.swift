@@ -9,7 +9,7 @@ import Glibc
 /// keep the segment alive and check every offset.
 @safe
 public final class SpanSegment {
-    /// How many rings the segment has: one a worker slot.
+    /// Worker slots, each with a ring. The consumer has one more ring, for what it finds of dead workers.
     public let ringCount: Int
     /// Data bytes of each ring, a power of two.
     public let ringBytes: Int
@@ -56,6 +56,7 @@ public final class SpanSegment {
         unsafe header.pointee.ring_bytes = UInt64(ringBytes)
         unsafe header.pointee.segment_bytes = UInt64(segmentBytes)
         unsafe header.pointee.rings_offset = UInt64(LB_PAGE_BYTES)
+        unsafe header.pointee.inflight_offset = UInt64(Self.inflightOffset(ringCount: ringCount, ringBytes: ringBytes))
         unsafe header.pointee.generation = generation
         unsafe header.pointee.master_pid = masterPID
         unsafe header.pointee.created_unix_ns = Clock.realtimeNs()
@@ -93,7 +94,22 @@ public final class SpanSegment {
         SegmentConsumer(segment: self)
     }
 
-    /// What the producers have counted so far, summed over all rings.
+    /// Where the process that fills a slot for the `incarnation`th time, from 0, notes its requests.
+    public func inflightTable(slot: Int, incarnation: UInt32) -> InflightTable {
+        InflightTable(segment: self, slot: slot, incarnation: incarnation)
+    }
+
+    /// What dead workers left. For the process that is the consumer.
+    public func postMortemReader() -> PostMortemReader {
+        PostMortemReader(segment: self)
+    }
+
+    /// Attaches the consumer's process as the producer of its own ring.
+    public func postMortemProducer() -> RingProducer {
+        RingProducer(segment: self, slot: ringCount)
+    }
+
+    /// What workers have counted so far, summed over all their rings.
     public var counters: SpanCounters {
         var sum = SpanCounters()
         for slot in 0..<ringCount {
@@ -126,7 +142,7 @@ public final class SpanSegment {
     }
 
     func ring(_ slot: Int) -> UnsafeMutablePointer<lb_ring_header> {
-        precondition(slot >= 0 && slot < ringCount, "ring \(slot) of \(ringCount)")
+        precondition(slot >= 0 && slot <= ringCount, "ring \(slot) of \(ringCount) and one")
         let offset = Int(LB_PAGE_BYTES) + slot * (Int(LB_PAGE_BYTES) + ringBytes)
         return unsafe (base + offset).assumingMemoryBound(to: lb_ring_header.self)
     }
@@ -136,7 +152,30 @@ public final class SpanSegment {
     }
 
     static func segmentBytes(ringCount: Int, ringBytes: Int) -> Int {
-        Int(LB_PAGE_BYTES) + ringCount * (Int(LB_PAGE_BYTES) + ringBytes)
+        inflightOffset(ringCount: ringCount, ringBytes: ringBytes) + ringCount * Int(LB_DEATHS) * inflightTableBytes
+    }
+
+    static func inflightOffset(ringCount: Int, ringBytes: Int) -> Int {
+        Int(LB_PAGE_BYTES) + (ringCount + 1) * (Int(LB_PAGE_BYTES) + ringBytes)
+    }
+
+    private static var inflightTableBytes: Int { Int(LB_INFLIGHT_ENTRIES) * MemoryLayout<lb_inflight_entry>.stride }
+
+    func inflightEntries(slot: Int, incarnation: UInt32) -> UnsafeMutablePointer<lb_inflight_entry> {
+        precondition(slot >= 0 && slot < ringCount, "slot \(slot) of \(ringCount)")
+        let table = slot * Int(LB_DEATHS) + Int(incarnation % LB_DEATHS)
+        let offset = Self.inflightOffset(ringCount: ringCount, ringBytes: ringBytes) + table * Self.inflightTableBytes
+        return unsafe (base + offset).assumingMemoryBound(to: lb_inflight_entry.self)
+    }
+
+    func inflightHeader(slot: Int, incarnation: UInt32) -> UnsafeMutablePointer<lb_inflight_header> {
+        let first = unsafe UnsafeMutableRawPointer(ring(slot)) + MemoryLayout<lb_ring_header>.offset(of: \.inflight)!
+        return unsafe first.assumingMemoryBound(to: lb_inflight_header.self) + Int(incarnation % LB_DEATHS)
+    }
+
+    func deathRecord(slot: Int, incarnation: UInt32) -> UnsafeMutablePointer<lb_death_record> {
+        let first = unsafe UnsafeMutableRawPointer(ring(slot)) + MemoryLayout<lb_ring_header>.offset(of: \.deaths)!
+        return unsafe first.assumingMemoryBound(to: lb_death_record.self) + Int(incarnation % LB_DEATHS)
     }
 
     private static func roundedRingBytes(_ wanted: Int) -> Int {

@@ -99,6 +99,8 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
     case retryAttempt
     case retryVerdict
     case failures
+    case workerSignal
+    case workerLastPhase
 
     public var text: StaticString {
         switch self {
@@ -142,6 +144,8 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
         case .retryAttempt: "retry.attempt"
         case .retryVerdict: "retry.verdict"
         case .failures: "failures"
+        case .workerSignal: "worker.signal"
+        case .workerLastPhase: "worker.last_phase"
         }
     }
 }

@@ -154,19 +154,6 @@ def test_new_worker_traces_too(stage: Stage) -> None:
     assert len({tree.span.trace_id for tree in found}) == 2
 
 
-def test_worker_killed_in_a_request_leaves_no_half_tree(stage: Stage) -> None:
-    backend = stage.backend(never_answer, serve(hello))
-    collector = stage.collector()
-    balancer = stage.balancer(backend, collector=collector, expects_deaths=True)
-    client = stage.client(balancer)
-    client.send(message.request("/unfinished"))
-    backend.wait_for_requests(1)
-    balancer.wait_for_new_worker(balancer.kill_worker())
-    client.expect_end()
-    assert balancer.get("/next").status == 200
-    assert len(collector.wait_for_trees(1)) == 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
 def test_death_of_a_worker_is_logged(stage: Stage, number: signal.Signals) -> None:
     balancer = stage.balancer(stage.backend(), expects_deaths=True)

@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import Testing
 
@@ -54,7 +55,8 @@ import Testing
     }
 
     @Test func aLineHasTimeLevelRoleAndMessageBeforeItsMetadata() {
-        var handler = LineLogHandler(settings: LogSettings(level: .info, format: .logfmt), role: "worker-3")
+        var handler = LineLogHandler(
+            settings: LogSettings(level: .info, format: .logfmt), role: "worker-3", sink: LogLineSink(STDERR_FILENO))
         handler[metadataKey: "z"] = "1"
         let event = LogEvent(
             level: .warning, message: "gone\nforged", metadata: ["b": "x", "z": "2"], source: nil, file: "",

@@ -56,6 +56,52 @@ import Testing
         #expect(consumer.drain() == [4])
     }
 
+    @Test func damageIsGivenBackWithTheTreesBeforeIt() throws {
+        var producer = segment.producer(slot: 0)
+        NumberedTree.publish(1, to: &producer)
+        NumberedTree.publish(2, to: &producer)
+        let damaged = segment.tail()
+        NumberedTree.publish(3, to: &producer)
+        segment.overwrite(sizeBytes: 3, kind: 1, at: damaged)
+        var consumer = segment.consumer()
+        let firstRead = consumer.nextNumber()
+        let first = try #require(firstRead)
+        let secondRead = consumer.nextNumber()
+        let second = try #require(secondRead)
+        #expect(consumer.nextNumber()?.number == nil)
+        #expect(consumer.corruptions == 1)
+        #expect(segment.head() == start, "an exporter that dies now has delivered nothing")
+        consumer.release(through: first.end)
+        #expect(segment.head() < damaged)
+        var successor = segment.consumer()
+        #expect(successor.nextNumber()?.number == 2)
+        consumer.release(through: second.end)
+        #expect(segment.head() == segment.tail())
+    }
+
+    @Test func damageTwiceIsGivenBackAtOnce() throws {
+        var producer = segment.producer(slot: 0)
+        NumberedTree.publish(1, to: &producer)
+        var damaged = segment.tail()
+        NumberedTree.publish(2, to: &producer)
+        segment.overwrite(sizeBytes: 3, kind: 1, at: damaged)
+        var consumer = segment.consumer()
+        let firstRead = consumer.nextNumber()
+        let first = try #require(firstRead)
+        #expect(consumer.nextNumber()?.number == nil)
+        damaged = segment.tail()
+        NumberedTree.publish(3, to: &producer)
+        segment.overwrite(sizeBytes: 3, kind: 1, at: damaged)
+        #expect(consumer.nextNumber()?.number == nil)
+        #expect(consumer.corruptions == 2)
+        #expect(segment.head() == start)
+        consumer.release(through: first.end)
+        #expect(segment.head() == segment.tail())
+        NumberedTree.publish(4, to: &producer)
+        #expect(consumer.drain() == [4])
+        #expect(segment.head() == segment.tail())
+    }
+
     @Test func aRecordMayNotReachOverTheEndOfTheData() {
         let end = UInt64(segment.ringBytes)
         segment.startCounts(at: end - 64)

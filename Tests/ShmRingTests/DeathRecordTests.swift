@@ -37,6 +37,8 @@ import Testing
         var count: UInt64 = 0
         segment.noteDeath(slot: 0, incarnation: 0, signal: 9, unixNs: 1)
         #expect(unsafe read(segment.wakeDescriptor, &count, 8) < 0, "it is awake and looks by itself")
+        let reader = segment.postMortemReader()
+        reader.settle(try #require(reader.nextDeath()))
         #expect(consumer.fallAsleep() == true)
         segment.noteDeath(slot: 0, incarnation: 1, signal: 9, unixNs: 1)
         #expect(unsafe read(segment.wakeDescriptor, &count, 8) == 8)

@@ -85,6 +85,7 @@ import Testing
             (.contradiction(field: "ring_bytes", value: 65536), { unsafe $0.pointee.ring_bytes = 65536 }),
             (.contradiction(field: "ring_bytes", value: 131073), { unsafe $0.pointee.ring_bytes += 1 }),
             (.contradiction(field: "ring_bytes", value: 1 << 63), { unsafe $0.pointee.ring_bytes = 1 << 63 }),
+            (.contradiction(field: "inflight_offset", value: 7), { unsafe $0.pointee.inflight_offset = 7 }),
             (.contradiction(field: "segment_bytes", value: 1), { unsafe $0.pointee.segment_bytes = 1 }),
         ]
         for unsafe(expected, damage) in unsafe cases {
@@ -103,7 +104,8 @@ import Testing
         }
         // A count that the file's size does not bear out.
         #expect(ftruncate(segment.memoryDescriptor, bytes) == 0)
+        let offset = unsafe segment.header.pointee.inflight_offset
         unsafe segment.header.pointee.ring_count = 4
-        #expect(refusal(segment) == .contradiction(field: "segment_bytes", value: UInt64(bytes)))
+        #expect(refusal(segment) == .contradiction(field: "inflight_offset", value: offset))
     }
 }

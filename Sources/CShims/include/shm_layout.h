@@ -8,8 +8,11 @@
 //   rings_offset      ring 0: lb_ring_header      (LB_PAGE_BYTES)
 //                             data                (ring_bytes, a power of two)
 //                     ring 1: ...
+//                     ring ring_count: the consumer's own, for what it finds of dead workers
+//   inflight_offset   slot 0: LB_DEATHS tables of LB_INFLIGHT_ENTRIES entries
+//                     slot 1: ...
 //
-// One ring belongs to one worker slot and has one producer and one consumer. `tail` and `head` are counts
+// Of the rings, number i < ring_count belongs to worker slot i. Each has one producer and one consumer. `tail` and `head` are counts
 // of bytes ever written and ever released; they only grow, and `count & (ring_bytes - 1)` is the offset
 // into the data. Readable bytes are [head, tail).
 //
@@ -39,9 +42,15 @@
 // stands exchanges it for 0 and writes the eventfd. Either the consumer sees the record or the producer
 // sees the flag, so no wake-up is lost, and a busy ring costs no system call.
 //
+// Requests in flight: process number n of a slot (its incarnation, from 0) has the slot's table n % LB_DEATHS,
+// whose header stands in the ring's. An entry is one request. The worker fills it with plain stores and then
+// stores its word, release: incarnation << 32 | LB_INFLIGHT_*. It clears the word when the tree is published.
+// `publish_tail` is the ring's tail before that, so that a reader can tell on which side of it the worker died.
+//
 // Deaths: the master, having reaped a worker that did not end in order, fills the slot's death record number
-// incarnation % LB_DEATHS and stores its word, release, last. The consumer, having dealt with it, exchanges the
-// word for the same incarnation with LB_DEATH_HANDLED. A record that is overwritten before that is lost.
+// incarnation % LB_DEATHS and stores its word, release, last. The consumer makes a tree of every entry of that
+// incarnation, in its own ring, and clears the entry; then it exchanges the death's word for the same incarnation
+// with LB_DEATH_HANDLED. A record or a table that a later process overwrites before that is lost.
 //
 // There are no pointers in the segment. A producer that dies in mid-write leaves unpublished bytes only.
 #ifndef LB_SHM_LAYOUT_H
@@ -49,9 +58,10 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define LB_SHM_MAGIC 0x73676e6972706e61ull
-#define LB_SHM_LAYOUT_VERSION 2u
+#define LB_SHM_LAYOUT_VERSION 3u
 #define LB_PAGE_BYTES 4096u
 #define LB_CACHE_LINE_BYTES 64u
 #define LB_RECORD_BYTES_MAX 65536u
@@ -78,7 +88,7 @@ struct lb_segment_header {
     uint32_t generation;
     int32_t master_pid;
     uint64_t created_unix_ns;
-    uint8_t reserved0[8];
+    uint64_t inflight_offset;
     // Stored by the consumer, exchanged by producers.
     uint32_t consumer_asleep;
     uint8_t reserved1[LB_CACHE_LINE_BYTES - 4];
@@ -96,8 +106,59 @@ struct lb_death_record {
     uint64_t word;
     // Stored by the master before `word`.
     uint64_t unix_ns;
-    int32_t signal;  // 0: it exited by itself
-    uint8_t reserved[LB_CACHE_LINE_BYTES - 20];
+    uint64_t ring_tail;  // where the ring's records ended
+    int32_t signal;      // 0: it exited by itself
+    uint8_t reserved[LB_CACHE_LINE_BYTES - 28];
+};
+
+// Entries of one table, and what the low half of an entry's word says: where its request stands.
+#define LB_INFLIGHT_ENTRIES 1024u
+enum {
+    LB_INFLIGHT_FREE = 0,
+    LB_INFLIGHT_WAITING = 1,  // for a connection to a backend
+    LB_INFLIGHT_CONNECTING = 2,
+    LB_INFLIGHT_AWAITING_RESPONSE = 3,
+    LB_INFLIGHT_STREAMING_RESPONSE = 4,
+    LB_INFLIGHT_TUNNEL = 5,
+    LB_INFLIGHT_ANSWERING = 6,   // by the worker itself
+    LB_INFLIGHT_PUBLISHING = 7,  // the request is over, its tree is about to be seen
+};
+#define LB_INFLIGHT_METHOD_BYTES 32u
+#define LB_INFLIGHT_BACKEND_BYTES 64u
+#define LB_INFLIGHT_AUTHORITY_BYTES 96u
+#define LB_INFLIGHT_PATH_BYTES 224u
+
+// One request in flight. Stored by the worker; the word is also cleared by the consumer once the worker is dead.
+struct lb_inflight_entry {
+    uint64_t word;
+    uint64_t trace_id_high;
+    uint64_t trace_id_low;
+    uint64_t span_id;         // of proxy_request
+    uint64_t parent_span_id;  // 0: the caller sent none
+    uint64_t start_unix_ns;
+    uint64_t attempt_span_id;   // of backend_request, 0: nothing has gone upstream
+    uint64_t attempt_start_ns;  // counted from start_unix_ns, as the next one
+    uint64_t response_start_ns;
+    uint64_t publish_tail;
+    int32_t backend;  // index, -1: none yet
+    uint16_t status;  // of the response that began, 0: none yet
+    uint16_t path_bytes;
+    uint8_t trace_flags;
+    uint8_t method_bytes;
+    uint8_t authority_bytes;
+    uint8_t backend_bytes;
+    uint32_t reserved;
+    // Texts, cut to fit. The path is without a query, which may hold secrets.
+    uint8_t method[LB_INFLIGHT_METHOD_BYTES];
+    uint8_t backend_host[LB_INFLIGHT_BACKEND_BYTES];
+    uint8_t authority[LB_INFLIGHT_AUTHORITY_BYTES];
+    uint8_t path[LB_INFLIGHT_PATH_BYTES];
+};
+
+// Of one table. Stored by the worker that owns it.
+struct lb_inflight_header {
+    uint64_t used;  // entries that were ever in use; those behind are untouched
+    uint8_t reserved[LB_CACHE_LINE_BYTES - 8];
 };
 
 struct lb_ring_header {
@@ -119,6 +180,7 @@ struct lb_ring_header {
     uint64_t values_cut;
     uint8_t reserved3[LB_CACHE_LINE_BYTES - 40];
     struct lb_death_record deaths[LB_DEATHS];
+    struct lb_inflight_header inflight[LB_DEATHS];
 };
 
 struct lb_record_header {
@@ -170,7 +232,9 @@ struct lb_attribute_header {
 _Static_assert(sizeof(struct lb_segment_header) == 3 * LB_CACHE_LINE_BYTES, "consumer fields have lines of their own");
 _Static_assert(offsetof(struct lb_segment_header, consumer_asleep) == LB_CACHE_LINE_BYTES, "flag on its own line");
 _Static_assert(sizeof(struct lb_death_record) == LB_CACHE_LINE_BYTES, "one record a cache line");
-_Static_assert(sizeof(struct lb_ring_header) == (4 + LB_DEATHS) * LB_CACHE_LINE_BYTES, "one writer per cache line");
+_Static_assert(sizeof(struct lb_inflight_entry) == 512, "fixed by the layout");
+_Static_assert(offsetof(struct lb_inflight_entry, method) == 96, "fixed by the layout");
+_Static_assert(sizeof(struct lb_ring_header) == (4 + 2 * LB_DEATHS) * LB_CACHE_LINE_BYTES, "one writer per cache line");
 _Static_assert(offsetof(struct lb_ring_header, deaths) == 256, "deaths on lines of their own");
 _Static_assert(offsetof(struct lb_ring_header, tail) == 64, "tail on its own line");
 _Static_assert(offsetof(struct lb_ring_header, head) == 128, "head on its own line");
@@ -196,7 +260,21 @@ static inline void lb_note_death(struct lb_ring_header *ring, uint32_t incarnati
     __atomic_thread_fence(__ATOMIC_RELEASE);
     record->unix_ns = unix_ns;
     record->signal = signal;
+    record->ring_tail = lb_load_acquire(&ring->tail);
     lb_store_release(&record->word, (uint64_t)incarnation << 32 | LB_DEATH_NOTED);
+}
+
+// Consumer: for words that somebody else may store meanwhile.
+static inline int lb_exchange_word(uint64_t *p, uint64_t expected, uint64_t value) {
+    return __atomic_compare_exchange_n(p, &expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+// Consumer: copies an entry that may change under its hands. True when its word stood still meanwhile.
+static inline int lb_copy_inflight_entry(const struct lb_inflight_entry *from, struct lb_inflight_entry *to) {
+    const uint64_t before = lb_load_acquire(&from->word);
+    memcpy(to, from, sizeof *to);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    to->word = before;
+    return lb_load_relaxed(&from->word) == before;
 }
 
 // Consumer: announces that it is about to sleep. The fence orders the store before the last look at the rings.

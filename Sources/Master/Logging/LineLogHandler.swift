@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import ShmRing
 
@@ -8,23 +9,26 @@ struct LogSettings: Equatable, Sendable {
 
     /// A logger that puts `role` ("master", "worker-0", "exporter") into every line.
     func logger(role: String) -> Logger {
-        Logger(label: role) { _ in LineLogHandler(settings: self, role: role) }
+        let sink = LogLineSink(STDERR_FILENO)
+        return Logger(label: role) { _ in LineLogHandler(settings: self, role: role, sink: sink) }
     }
 }
 
 /// Writes each event as one line to standard error: time, level, role, message, then metadata by key.
 ///
-/// A line goes out in one write(2); one that cannot be written is lost: there is nowhere to report it, and a
-/// balancer does not stop for its log.
+/// A line goes out in one write(2), which never waits: a line for which there is no room is lost, and the next one
+/// that goes out says how many were.
 struct LineLogHandler: LogHandler {
     private let settings: LogSettings
     private let role: String
+    private let sink: LogLineSink
     var logLevel: Logger.Level
     var metadata: Logger.Metadata = [:]
 
-    init(settings: LogSettings, role: String) {
+    init(settings: LogSettings, role: String, sink: LogLineSink) {
         self.settings = settings
         self.role = role
+        self.sink = sink
         logLevel = settings.level
     }
 
@@ -34,7 +38,11 @@ struct LineLogHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
-        StandardStream.error.write(line(event, nowUnixNs: Clock.realtimeNs()).text(as: settings.format))
+        sink.write { dropped in
+            var line = line(event, nowUnixNs: Clock.realtimeNs())
+            if dropped > 0 { line.add("lines_dropped", "\(dropped)") }
+            return line.text(as: settings.format)
+        }
     }
 
     /// The event as a line. The order of metadata is by key, since a dictionary has none.

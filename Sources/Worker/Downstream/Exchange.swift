@@ -20,6 +20,8 @@ final class Exchange {
     /// The next one in the list of those that wait for their next use.
     var nextFree: Exchange?
     var phase = Phase.waitingForConnection
+    /// Its number in the table of requests in flight, kept from use to use; -1 when it has none.
+    var inflightEntry: Int32 = -1
     /// Nil only while the object waits for its next use.
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?

@@ -32,6 +32,7 @@ extension Proxy {
         guard let client = exchange.downstream, let status = error.status else { return abort(exchange) }
         exchange.error = error
         exchange.phase = .answering
+        tracer?.answerBegan(exchange)
         exchange.statusSent = status
         exchange.streamingStartNs = stampNs()
         // What was not read of the request would be taken for the next one.

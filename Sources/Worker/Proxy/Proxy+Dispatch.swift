@@ -114,6 +114,7 @@ extension Proxy {
 
     private func connect(_ exchange: Exchange, _ endpoint: Endpoint) {
         exchange.phase = .connecting
+        tracer?.connecting(exchange, endpoint)
         let now = stampNs()
         exchange.attempt.acquireEndNs = now
         exchange.attempt.connectStartNs = now
@@ -210,6 +211,7 @@ extension Proxy {
         var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)
         if let tracer {
             exchange.attempt.spanID = tracer.newSpanID()
+            tracer.attemptBegan(exchange, connection.endpoint)
             additions.identity = exchange.identity
             additions.attemptSpanID = exchange.attempt.spanID
         }

@@ -186,6 +186,7 @@ extension Proxy {
     private func identify(_ exchange: Exchange) {
         guard let tracer, let retained = exchange.retained else { return }
         exchange.identity = tracer.identify(retained.readable, table)
+        tracer.requestBegan(exchange, retained.readable)
         exchange.userAgent = table.first(.userAgent)?.value ?? 0..<0
         if exchange.identity.keepsTraceState, table.contains(.tracestate) {
             exchange.keepTraceState(Self.joinedTraceState(retained.readable, table))

@@ -116,6 +116,7 @@ extension Proxy {
         responseArrived(exchange, connection, status: head.status)
         exchange.response = head
         exchange.phase = .streaming
+        tracer?.responseBegan(exchange, status: head.status, .streamingResponse)
         exchange.statusSent = head.status
         let additions = responseAdditions(exchange, head, client)
         let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
@@ -189,7 +190,10 @@ extension Proxy {
     }
 
     private func keepForNextUse(_ exchange: Exchange) {
-        guard freeExchangeCount < Self.freeExchangesMax else { return }
+        guard freeExchangeCount < Self.freeExchangesMax else {
+            tracer?.exchangeDropped(exchange)
+            return
+        }
         exchange.nextFree = freeExchange
         freeExchange = exchange
         freeExchangeCount += 1
@@ -201,6 +205,7 @@ extension Proxy {
         exchange.endedNs = stampNs()
         exchange.phase = .finished
         tracer?.record(exchange, client, endpoints, strategy: strategy.name)
+        tracer?.requestEnded(exchange)
         accessLog?.record(exchange, client, endpoints)
         if let retained = exchange.retained { buffers.give(retained) }
         if tableOwner === exchange { tableOwner = nil }

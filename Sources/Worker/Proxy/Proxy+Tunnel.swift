@@ -13,6 +13,7 @@ extension Proxy {
         responseArrived(exchange, connection, status: 101)
         exchange.response = head
         exchange.phase = .tunnel
+        tracer?.responseBegan(exchange, status: 101, .tunnel)
         exchange.statusSent = 101
         exchange.mustClose = true
         let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)

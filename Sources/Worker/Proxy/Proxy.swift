@@ -129,7 +129,8 @@ final class Proxy {
         if configuration.isTracing, let segment = inheritance.segment {
             tracer = Tracer(
                 producer: segment.producer(slot: inheritance.slot), worker: inheritance.slot,
-                generation: inheritance.generation)
+                generation: inheritance.generation,
+                inflight: segment.inflightTable(slot: inheritance.slot, incarnation: inheritance.incarnation))
         } else {
             tracer = nil
         }

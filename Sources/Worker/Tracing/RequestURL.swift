@@ -24,6 +24,15 @@ enum RequestURL {
         }
     }
 
+    /// The path alone, without the query. Empty where the target has none.
+    static func path(_ bytes: Span<UInt8>, _ head: RequestHead) -> Range<Int> {
+        guard head.targetForm != .asterisk else { return head.path.prefix(0) }
+        let path = head.path.prefix(partBytesMax)
+        var end = path.lowerBound
+        while end < path.upperBound, bytes[end] != UInt8(ascii: "?") { end += 1 }
+        return path.lowerBound..<end
+    }
+
     /// Where the authority of a target in absolute form begins; the target's start when it has none.
     static func authorityStart(_ bytes: Span<UInt8>, _ target: Range<Int>) -> Int {
         var index = target.lowerBound

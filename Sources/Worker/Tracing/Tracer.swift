@@ -9,11 +9,17 @@ final class Tracer {
     private let generation: UInt32
     private let url = ByteBuffer(capacity: RequestURL.bytesMax)
     private let connectionPrefix: String
+    let inflight: InflightTable?
     /// When the worker began to drain; what ran then is told of it.
     private var drainStartedNs = UInt64.max
 
-    init(producer: consuming RingProducer, worker: Int, generation: UInt32, random: IDGenerator = IDGenerator()) {
+    /// - Parameter inflight: Where requests are noted while they run, for the case that the worker dies.
+    init(
+        producer: consuming RingProducer, worker: Int, generation: UInt32, inflight: InflightTable? = nil,
+        random: IDGenerator = IDGenerator()
+    ) {
         self.producer = producer
+        self.inflight = inflight
         self.worker = worker
         self.generation = generation
         self.random = random
@@ -53,6 +59,7 @@ final class Tracer {
         let lost = producer.treesLost
         guard var tree = producer.reserve(bytesMax: min(wanted, 65536)) else { return }
         writeTree(exchange, client, endpoints, strategy, treesLost: lost, &tree)
+        inflight?.publishing(exchange.inflightEntry, producer)
         producer.publish(tree)
     }
 

@@ -37,6 +37,16 @@ struct PassedFile: ~Copyable {
         return count == 0 ? .closed : .open
     }
 
+    /// Whether the last write end closes. A process that another test is just starting may still have its copy.
+    func becomesClosed() -> Bool {
+        for _ in 0..<500 {
+            if look() == .closed { return true }
+            var entry = pollfd(fd: readEnd.rawValue, events: Int16(POLLIN), revents: 0)
+            _ = unsafe poll(&entry, 1, 10)
+        }
+        return false
+    }
+
     static func write(_ byte: UInt8, to descriptor: Int32) {
         var byte = byte
         _ = unsafe Glibc.write(descriptor, &byte, 1)

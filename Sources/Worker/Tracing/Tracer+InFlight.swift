@@ -1,0 +1,54 @@
+import ShmRing
+
+/// What is noted of a request while it runs, so that the exporter can tell of it should this worker die: a few stores
+/// each, into memory that outlives the process. Only requests that are traced are noted.
+extension Tracer {
+    /// The head is whole and the ids are drawn.
+    func requestBegan(_ exchange: Exchange, _ bytes: Span<UInt8>) {
+        guard let inflight, exchange.identity.isSampled else { return }
+        if exchange.inflightEntry < 0 { exchange.inflightEntry = inflight.take() }
+        let identity = exchange.identity
+        inflight.begin(
+            exchange.inflightEntry,
+            InflightTable.Identity(
+                traceIDHigh: identity.traceIDHigh, traceIDLow: identity.traceIDLow, spanID: identity.rootSpanID,
+                parentSpanID: identity.parentSpanID, flags: identity.flags, startUnixNs: exchange.startedUnixNs),
+            method: bytes.extracting(exchange.head.methodText),
+            authority: bytes.extracting(exchange.head.authority),
+            path: bytes.extracting(RequestURL.path(bytes, exchange.head)))
+    }
+
+    func connecting(_ exchange: Exchange, _ endpoint: Endpoint) {
+        guard let inflight, exchange.identity.isSampled else { return }
+        inflight.connecting(exchange.inflightEntry, backend: endpoint.index, endpoint.name)
+    }
+
+    /// The attempt's span id goes upstream.
+    func attemptBegan(_ exchange: Exchange, _ endpoint: Endpoint) {
+        guard let inflight, exchange.identity.isSampled else { return }
+        inflight.attempt(
+            exchange.inflightEntry, spanID: exchange.attempt.spanID,
+            startNs: exchange.attempt.requestStartNs &- exchange.startedNs, backend: endpoint.index, endpoint.name)
+    }
+
+    func responseBegan(_ exchange: Exchange, status: Int, _ phase: InflightTable.Phase) {
+        guard let inflight, exchange.identity.isSampled else { return }
+        inflight.response(
+            exchange.inflightEntry, status: status, startNs: exchange.streamingStartNs &- exchange.startedNs, phase)
+    }
+
+    func answerBegan(_ exchange: Exchange) {
+        inflight?.moved(exchange.inflightEntry, to: .answering)
+    }
+
+    /// The tree is published, or there is none.
+    func requestEnded(_ exchange: Exchange) {
+        inflight?.end(exchange.inflightEntry)
+    }
+
+    /// The object will not be used again.
+    func exchangeDropped(_ exchange: Exchange) {
+        inflight?.giveBack(exchange.inflightEntry)
+        exchange.inflightEntry = -1
+    }
+}

@@ -1,0 +1,130 @@
+import Logging
+import ShmRing
+import Testing
+
+@testable import Exporter
+
+@Suite struct PostMortemsTests {
+    private let segment: SpanSegment
+    private let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+
+    init() throws {
+        segment = try SpanSegment(ringCount: 2, ringBytesMin: 0, generation: 4, masterPID: 1)
+    }
+
+    /// The trees that wait in the exporter's own ring.
+    private func trees(_ consumer: inout SegmentConsumer) -> [TraceTree] {
+        var walk = TreeWalk(naming: .classic)
+        var found: [TraceTree] = []
+        while let (tree, end) = consumer.next(slot: 2, { TraceTree(record: $0, &walk) }) {
+            if let tree { found.append(tree) }
+            consumer.release(through: end)
+        }
+        return found
+    }
+
+    private func begin(_ table: InflightTable, _ number: UInt64) -> Int32 {
+        let index = table.take()
+        table.begin(
+            index,
+            InflightTable.Identity(
+                traceIDHigh: 1, traceIDLow: number, spanID: number << 8, parentSpanID: 77, flags: 3,
+                startUnixNs: 1_000_000),
+            method: "GET".utf8.span, authority: "h.test".utf8.span, path: "/\(number)".utf8.span)
+        return index
+    }
+
+    private func values(_ node: TraceTree.Node) -> [String: String] {
+        Dictionary(node.attributes.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    @Test func aRequestThatAwaitedItsResponseBecomesARootAndAnAttempt() throws {
+        let table = segment.inflightTable(slot: 1, incarnation: 0)
+        table.attempt(begin(table, 5), spanID: 0xabc, startNs: 200, backend: 1, "b.test:80")
+        segment.noteDeath(slot: 1, incarnation: 0, signal: 11, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        #expect(postMortems.isDone == false)
+        postMortems.work()
+        #expect(postMortems.isDone == true)
+        var consumer = segment.consumer()
+        let tree = try #require(trees(&consumer).first)
+        #expect(tree.traceID == (1, 5) && tree.parentSpanID == 77)
+        #expect(tree.nodes.map(\.facts.name) == [.proxyRequest, .backendRequest])
+        let root = tree.nodes[0]
+        #expect(root.facts.id == 5 << 8 && root.facts.kind == .server && root.status == .error)
+        #expect(root.facts.startUnixNs == 1_000_000 && root.facts.endUnixNs == 1_000_900)
+        #expect(
+            values(root) == [
+                "http.method": "GET", "http.url": "http://h.test/5", "http.host": "h.test", "backend.id": "1",
+                "backend.host": "b.test:80", "lb.worker": "1", "lb.generation": "4", "worker.signal": "11",
+                "worker.last_phase": "awaiting_response", "error.type": "worker_crashed",
+            ])
+        let attempt = tree.nodes[1]
+        #expect(attempt.facts.id == 0xabc && attempt.facts.kind == .client && attempt.status == .error)
+        #expect(attempt.facts.parentID == 5 << 8)
+        #expect(attempt.facts.startUnixNs == 1_000_200 && attempt.facts.endUnixNs == 1_000_900)
+        #expect(values(attempt)["error.type"] == "worker_crashed")
+    }
+
+    @Test func aResponseThatHadBegunEndedTheAttempt() throws {
+        let table = segment.inflightTable(slot: 0, incarnation: 0)
+        let index = begin(table, 5)
+        table.attempt(index, spanID: 0xabc, startNs: 200, backend: 1, "b")
+        table.response(index, status: 200, startNs: 500, .streamingResponse)
+        segment.noteDeath(slot: 0, incarnation: 0, signal: 9, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        postMortems.work()
+        var consumer = segment.consumer()
+        let tree = try #require(trees(&consumer).first)
+        #expect(values(tree.nodes[0])["http.status_code"] == "200")
+        #expect(values(tree.nodes[0])["worker.last_phase"] == "streaming_response")
+        #expect(tree.nodes[1].status == .unset && tree.nodes[1].facts.endUnixNs == 1_000_500)
+        #expect(values(tree.nodes[1])["error.type"] == nil)
+    }
+
+    @Test func withoutAnAttemptThereIsTheRootAlone() throws {
+        let table = segment.inflightTable(slot: 0, incarnation: 0)
+        table.connecting(begin(table, 5), backend: 0, "b")
+        segment.noteDeath(slot: 0, incarnation: 0, signal: 0, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        postMortems.work()
+        var consumer = segment.consumer()
+        let tree = try #require(trees(&consumer).first)
+        #expect(tree.nodes.count == 1)
+        #expect(values(tree.nodes[0])["worker.signal"] == "0")
+    }
+
+    @Test func everyRequestIsToldOnceAndAgainOnlyByASuccessor() throws {
+        let table = segment.inflightTable(slot: 0, incarnation: 0)
+        for number in 1...20 as ClosedRange<UInt64> { _ = begin(table, number) }
+        segment.noteDeath(slot: 0, incarnation: 0, signal: 9, unixNs: 1_000_900)
+        var first = PostMortems(segment: segment, logger: logger)
+        first.work()
+        first.work()
+        // It dies with everything published and nothing delivered; its successor reads the same ring.
+        var second = PostMortems(segment: segment, logger: logger)
+        second.work()
+        var consumer = segment.consumer()
+        #expect(trees(&consumer).map(\.nodes[0].facts.id) == (1...20).map { $0 << 8 })
+    }
+
+    @Test func moreThanTheRingHoldsWaitsForRoom() throws {
+        let table = segment.inflightTable(slot: 0, incarnation: 0)
+        let numbers = 1...1000 as ClosedRange<UInt64>
+        for number in numbers { _ = begin(table, number) }
+        segment.noteDeath(slot: 0, incarnation: 0, signal: 9, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        postMortems.work()
+        #expect(postMortems.isBlocked == true && postMortems.isDone == false)
+        var consumer = segment.consumer()
+        var told: [UInt64] = []
+        for _ in 0..<100 where postMortems.isDone == false {
+            told += trees(&consumer).map(\.nodes[0].facts.id)
+            postMortems.work()
+        }
+        told += trees(&consumer).map(\.nodes[0].facts.id)
+        #expect(told == numbers.map { $0 << 8 })
+        #expect(postMortems.isBlocked == false)
+        #expect(segment.counters.treesDroppedRingFull == 0)
+    }
+}
