@@ -109,6 +109,7 @@ public final class InflightTable {
         unsafe entry.pointee.trace_flags = identity.flags
         unsafe entry.pointee.attempt_span_id = 0
         unsafe entry.pointee.backend = -1
+        unsafe entry.pointee.backend_bytes = 0
         unsafe entry.pointee.status = 0
         let raw = UnsafeMutableRawPointer(entry)
         unsafe entry.pointee.method_bytes = UInt8(
@@ -179,7 +180,7 @@ public final class InflightTable {
         return unsafe entries + Int(index)
     }
 
-    /// Most requests of an entry go where the one before went.
+    /// Done once for each attempt: what was said of the same backend stands.
     private func setBackend(_ entry: UnsafeMutablePointer<lb_inflight_entry>, _ backend: Int, _ host: String) {
         guard unsafe entry.pointee.backend != Int32(truncatingIfNeeded: backend) else { return }
         let count = unsafe Self.copy(
