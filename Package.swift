@@ -26,7 +26,9 @@ let package = Package(
     targets: [
         .target(
             name: "CShims",
-            linkerSettings: [.linkedLibrary("curl"), .linkedLibrary("nghttp2")]
+            linkerSettings: [
+                .linkedLibrary("curl"), .linkedLibrary("nghttp2"), .linkedLibrary("ssl"), .linkedLibrary("crypto"),
+            ]
         ),
         .target(name: "ShmRing", dependencies: ["CShims"], swiftSettings: settings),
         .target(

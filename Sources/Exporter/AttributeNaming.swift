@@ -24,6 +24,7 @@ enum StableKey: UInt8, CaseIterable {
     case networkPeerAddress
     case networkPeerPort
     case dnsQuestionName
+    case tlsNextProtocol
 
     var text: StaticString {
         switch self {
@@ -44,6 +45,7 @@ enum StableKey: UInt8, CaseIterable {
         case .networkPeerAddress: "network.peer.address"
         case .networkPeerPort: "network.peer.port"
         case .dnsQuestionName: "dns.question.name"
+        case .tlsNextProtocol: "tls.next_protocol"
         }
     }
 }
@@ -150,11 +152,13 @@ struct AttributeRules {
         case .netPeerPort: ([isServer ? .networkPeerPort : .serverPort], .none, true)
         case .netPeerName: ([.serverAddress], .none, true)
         case .dnsHostname: ([.dnsQuestionName], .none, true)
+        case .tlsALPN: ([.tlsNextProtocol], .none, true)
         case .statusMessage, .httpBodyType, .httpBodyExpectedLength, .httpBodyBytesTransferred, .httpBodyHadError,
             .backendID, .backendHost, .lbWorker, .lbGeneration, .lbRetryCount, .lbTreesLost, .lbStrategy,
             .lbBackendCount, .lbHealthyCount, .lbSelectedBackend, .connectionFromPool, .connectionID, .poolOutcome,
             .poolIdleCount, .poolActiveCount, .dnsAnswers, .dnsCached, .errorType, .retryReason, .retryAttempt,
-            .retryVerdict, .failures, .workerSignal, .workerLastPhase:
+            .retryVerdict, .failures, .workerSignal, .workerLastPhase, .tlsServerName, .tlsCipher, .tlsVersion,
+            .tlsResumed:
             ([], .none, false)
         }
     }

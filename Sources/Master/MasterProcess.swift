@@ -69,6 +69,7 @@ public enum MasterProcess {
     private static func takenOver(_ handover: Handover, _ launch: Launch) throws(StartFailure) -> Supervisor {
         _ = HostFacts.raiseDescriptorLimit()
         ProcessTitle.set("master", short: "load_balancer")
+        if let tickets = handover.tickets { TLSPlan.tickets.adopt(tickets) }
         let fleets = try handover.fleets(
             { (text) throws(StartFailure) in try launch.configuration(fileText: text) }, complain: complain)
         guard let serving = fleets.first(where: { $0.generation == handover.current }) else {
@@ -93,7 +94,8 @@ public enum MasterProcess {
     /// the configuration. A port in use is none: most often it is the running balancer's, which is to be reloaded.
     private static func check(_ configuration: Configuration) -> Int32 {
         do throws(StartFailure) {
-            let busy = try ListenerSet.probe(configuration.listen)
+            var busy: [String] = []
+            for address in configuration.listenAddresses { busy += try ListenerSet.probe(address) }
             for warning in configuration.warnings + busy { complain("warning: \(warning)") }
             return show(PlanText.describe(configuration))
         } catch {

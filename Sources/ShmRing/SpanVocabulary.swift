@@ -11,6 +11,7 @@ public enum SpanName: UInt8, CaseIterable, Sendable {
     case tcpConnect
     case backendRequest
     case responseStreaming
+    case tlsHandshake
 
     public var text: StaticString {
         switch self {
@@ -22,6 +23,7 @@ public enum SpanName: UInt8, CaseIterable, Sendable {
         case .tcpConnect: "tcp_connect"
         case .backendRequest: "backend_request"
         case .responseStreaming: "response_streaming"
+        case .tlsHandshake: "tls_handshake"
         }
     }
 }
@@ -101,6 +103,11 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
     case failures
     case workerSignal
     case workerLastPhase
+    case tlsServerName
+    case tlsCipher
+    case tlsALPN
+    case tlsVersion
+    case tlsResumed
 
     public var text: StaticString {
         switch self {
@@ -146,6 +153,11 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
         case .failures: "failures"
         case .workerSignal: "worker.signal"
         case .workerLastPhase: "worker.last_phase"
+        case .tlsServerName: "tls.server_name"
+        case .tlsCipher: "tls.cipher"
+        case .tlsALPN: "tls.alpn"
+        case .tlsVersion: "tls.protocol.version"
+        case .tlsResumed: "tls.resumed"
         }
     }
 }

@@ -13,6 +13,12 @@ public struct WorkerConfiguration: Sendable {
     /// Whether each request writes its span tree.
     public var isTracing = false
     public var accessLog: AccessLog?
+    /// Nil without TLS listeners.
+    public var tlsServer: TLSServer?
+    /// The port on which TLS is spoken. Workers know their listeners by it, however they came to them.
+    public var tlsPort: UInt16?
+    /// Nil without https backends.
+    public var tlsClient: TLSClient?
 
     public init(backends: [Backend]) {
         self.backends = backends
@@ -28,12 +34,15 @@ public struct WorkerConfiguration: Sendable {
         public var addresses: [SocketAddress]
         /// Connections of one worker to it; nil: what `pool` says.
         public var connectionsMax: Int?
+        /// Whether it is spoken to through TLS.
+        public var isSecure: Bool
 
-        public init(name: String, hostname: String?, addresses: [SocketAddress]) {
+        public init(name: String, hostname: String?, addresses: [SocketAddress], isSecure: Bool = false) {
             precondition(!addresses.isEmpty, "backend \(name) without an address")
             self.name = name
             self.hostname = hostname
             self.addresses = addresses
+            self.isSecure = isSecure
         }
     }
 
@@ -57,6 +66,7 @@ public struct WorkerConfiguration: Sendable {
 
     /// All in nanoseconds.
     public struct Timeouts: Sendable {
+        public var handshakeNs: UInt64 = 10_000_000_000
         public var requestHeadNs: UInt64 = 10_000_000_000
         public var keepAliveNs: UInt64 = 60_000_000_000
         public var clientBodyNs: UInt64 = 30_000_000_000

@@ -115,7 +115,6 @@ def test_backend_form_is_understood(binary: Path, backend: str) -> None:
         "[::1:9001",
         "::1:9001",
         "[::1]",
-        "https://127.0.0.1:9001",
         "ftp://127.0.0.1:9001",
         "http://127.0.0.1:9001/path",
         "unix:",

@@ -30,7 +30,7 @@ import Testing
         ("[::1]", "port is missing"), ("[::1]9001", "may follow the bracket"), ("::1:9001", "in brackets"),
         ("[127.0.0.1]:80", "not an IPv6 address"), ("[x:y]:80", "not an IPv6 address"),
         ("300.1.2.3:80", "not an IPv4 address"), ("1.2.3:80", "not an IPv4 address"), ("a b:80", "may only have"),
-        ("exämple:80", "may only have"), ("a\nb:80", "may only have"), ("https://127.0.0.1:9001", "not supported yet"),
+        ("exämple:80", "may only have"), ("a\nb:80", "may only have"), ("https://127.0.0.1", "port is missing"),
         ("h2c://127.0.0.1:9001", "not supported yet"), ("ftp://127.0.0.1:9001", "scheme is unknown"),
         ("http://127.0.0.1:9001/path", "no path"), ("127.0.0.1:9001?x", "no path"), ("user@127.0.0.1:80", "no user"),
         ("unix:", "whole path"), ("unix:relative", "whole path"), ("http://", "host is missing"),
@@ -38,6 +38,18 @@ import Testing
     func otherTextIsRefusedWithAReason(text: String, reason: String) {
         let error = #expect(throws: BadValue.self) { try BackendText(text) }
         #expect(error?.description.contains(reason) == true, "\(text): \(error?.description ?? "")")
+    }
+
+    @Test(arguments: [
+        ("https://127.0.0.1:9001", true, "https://127.0.0.1:9001"), ("127.0.0.1:443", true, "https://127.0.0.1:443"),
+        ("http://127.0.0.1:443", false, "http://127.0.0.1:443"), ("HTTPS://x:1/", true, "https://x:1"),
+        ("http://x:80", false, "x:80"), ("unix:/a:443", false, "unix:/a:443"), ("[::1]:443", true, "https://[::1]:443"),
+    ])
+    func schemeOrPortSayWhetherItIsTLS(text: String, isSecure: Bool, again: String) throws {
+        let backend = try BackendText(text)
+        #expect(backend.isSecure == isSecure)
+        #expect(backend.text == again)
+        #expect(try BackendText(again) == backend)
     }
 
     @Test func longSocketPathsAreRefused() throws {

@@ -9,5 +9,6 @@
 #include "curl_shims.h"
 #include "process_care.h"
 #include "nghttp2_shims.h"
+#include "openssl_shims.h"
 
 #endif

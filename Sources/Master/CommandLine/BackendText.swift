@@ -1,10 +1,18 @@
 import ShmRing
 
-/// What one `--backend` says, before names are resolved: `[http://]HOST:PORT` or `unix:/PATH`.
+/// What one `--backend` says, before names are resolved: `[http[s]://]HOST:PORT` or `unix:/PATH`.
 struct BackendText: Equatable {
     enum Target: Equatable {
         case address(SocketAddress)
         case name(host: String, port: UInt16)
+
+        /// Nil for a Unix socket.
+        var port: UInt16? {
+            switch self {
+            case .address(let address): address.port
+            case .name(_, let port): port
+            }
+        }
     }
 
     let target: Target
@@ -12,9 +20,18 @@ struct BackendText: Equatable {
     let name: String
     /// Connections of each worker to it, where a configuration file says so.
     var connectionsMax: Int?
+    /// Whether it is spoken to through TLS.
+    let isSecure: Bool
+
+    private static let httpsPort: UInt16 = 443
+
+    /// What could stand on the command line instead.
+    var text: String { isSecure ? "https://\(name)" : target.port == Self.httpsPort ? "http://\(name)" : name }
 
     init(_ text: String) throws(BadValue) {
-        target = try text.hasPrefix("unix:") ? Self.unixTarget(text) : Self.networkTarget(text)
+        let scheme = text.firstRange(of: "://").map { text[..<$0.lowerBound].lowercased() }
+        target = try text.hasPrefix("unix:") ? Self.unixTarget(text) : Self.networkTarget(text, scheme)
+        isSecure = scheme == "https" || (scheme == nil && target.port == Self.httpsPort)
         name =
             switch target {
             case .address(let address): address.description
@@ -31,24 +48,23 @@ struct BackendText: Equatable {
         return .address(address)
     }
 
-    private static func networkTarget(_ text: String) throws(BadValue) -> Target {
-        let hostPort = try HostPort(try authority(text))
+    private static func networkTarget(_ text: String, _ scheme: String?) throws(BadValue) -> Target {
+        let hostPort = try HostPort(try authority(text, scheme))
         guard let port = hostPort.port else { throw BadValue("the port is missing; write HOST:PORT") }
         if let address = SocketAddress(ip: hostPort.host, port: port) { return .address(address) }
         return .name(host: hostPort.host, port: port)
     }
 
-    /// What stands behind the scheme, which must be http where there is one.
-    private static func authority(_ text: String) throws(BadValue) -> String {
-        let scheme = text.firstRange(of: "://").map { text[..<$0.lowerBound].lowercased() }
+    /// What stands behind the scheme.
+    private static func authority(_ text: String, _ scheme: String?) throws(BadValue) -> String {
         var rest = text
         switch scheme {
         case nil: break
-        case "http":
-            rest = String(text.dropFirst("http://".count))
+        case "http", "https":
+            rest = String(text.dropFirst(scheme!.count + "://".count))
             if rest.hasSuffix("/") { rest.removeLast() }
-        case "https", "h2c": throw BadValue("\(scheme!) backends are not supported yet; use http://HOST:PORT")
-        default: throw BadValue("the scheme is unknown; use [http://]HOST:PORT or unix:/PATH")
+        case "h2c": throw BadValue("h2c backends are not supported yet; use http://HOST:PORT")
+        default: throw BadValue("the scheme is unknown; use [http://]HOST:PORT, https://HOST:PORT or unix:/PATH")
         }
         guard !rest.contains(where: { "/?#".contains($0) }) else {
             throw BadValue("a backend has no path; write HOST:PORT alone")

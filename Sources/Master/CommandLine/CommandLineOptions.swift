@@ -26,6 +26,8 @@ struct CommandLineOptions: ParsableCommand {
 
     @OptionGroup(title: "Serving") var serving: ServingOptions
     @OptionGroup(title: "Lifecycle") var lifecycle: LifecycleOptions
+    @OptionGroup(title: "TLS with clients") var tls: TLSOptions
+    @OptionGroup(title: "TLS with backends") var upstreamTLS: UpstreamTLSOptions
     @OptionGroup(title: "Tracing") var tracing: TracingOptions
     @OptionGroup(title: "Logging") var logging: LoggingOptions
     @OptionGroup(title: "Limits") var limits: LimitOptions
@@ -93,8 +95,12 @@ enum CommandLineEnd: Error, Equatable {
 }
 
 struct ServingOptions: ParsableArguments {
-    @Option(name: .shortAndLong, count: 0...65535, "Port to listen on; 0 takes a free one")
-    var port = 8080
+    static let portByDefault = 8080
+
+    @Option(
+        name: .shortAndLong, count: 0...65535,
+        "Port to listen on; 0 takes a free one (default: \(ServingOptions.portByDefault), none with --tls-port)")
+    var port: Int?
 
     @Option(
         help: ArgumentHelp("IPv4 or IPv6 address to listen on (default: all of both)", valueName: "address"),
@@ -104,7 +110,7 @@ struct ServingOptions: ParsableArguments {
     @Option(
         name: .shortAndLong,
         help: ArgumentHelp(
-            "A server: [http://]HOST:PORT, [http://][IPv6]:PORT or unix:/PATH; names are resolved at start. Repeatable.",
+            "A server: [http://]HOST:PORT, https://HOST:PORT or unix:/PATH; port 443 is https; names are resolved at start. Repeatable.",
             valueName: "backend"),
         transform: BackendText.init)
     var backend: [BackendText] = []

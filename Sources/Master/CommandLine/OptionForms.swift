@@ -33,6 +33,13 @@ extension Option where Value == Int {
     }
 }
 
+extension Option where Value == Int? {
+    /// A plain number that may be missing.
+    init(name: NameSpecification = .long, count range: ClosedRange<Int>, _ help: String) {
+        self.init(name: name, help: ArgumentHelp("\(help)", valueName: "n")) { try CountText.parse($0, in: range) }
+    }
+}
+
 /// One of a few words.
 typealias Choice = CaseIterable & RawRepresentable<String> & Sendable
 

@@ -16,7 +16,10 @@ struct Configuration {
         case file(path: String)
     }
 
+    /// The first place to listen: for plain HTTP, where there is such a place.
     let listen: ListenAddress
+    /// Where HTTPS is served, nil when it is not.
+    let tlsListen: ListenAddress?
     let workerCount: Int
     /// The CPU of each worker slot; nil when workers are not pinned.
     let pinnedCPUs: [Int32]?
@@ -43,7 +46,9 @@ struct Configuration {
         _ options: CommandLineOptions, _ surroundings: Surroundings, fileText: String? = nil, resolve: Resolver
     ) throws(StartFailure) {
         let tracing = try TracingPlan(options.tracing, surroundings)
-        listen = ListenAddress(ip: options.serving.address, port: UInt16(options.serving.port))
+        let tls = try TLSPlan(options)
+        tlsListen = tls.listen
+        listen = Self.listen(options, tls)
         let cpus = surroundings.availableCPUs
         let workerCount = options.serving.workers == 0 ? cpus.count : options.serving.workers
         self.workerCount = workerCount
@@ -53,15 +58,28 @@ struct Configuration {
         exporter = tracing.exporter
         spanBufferBytes = options.tracing.spanBuffer
         lifecycle = Self.lifecycle(options.lifecycle)
-        warnings = tracing.warnings
+        warnings = tracing.warnings + tls.warnings
         isCheck = options.check
         configPath = options.config
         self.fileText = fileText
-        worker = try Self.worker(options, isTracing: tracing.exporter != nil, resolve: resolve)
+        worker = try Self.worker(options, tls, isTracing: tracing.exporter != nil, resolve: resolve)
+    }
+
+    /// Every place to listen.
+    var listenAddresses: [ListenAddress] {
+        guard let tlsListen, tlsListen != listen else { return [listen] }
+        return [listen, tlsListen]
+    }
+
+    /// Without --port, HTTPS is all that is served where it is.
+    private static func listen(_ options: CommandLineOptions, _ tls: TLSPlan) -> ListenAddress {
+        if options.serving.port == nil, let listen = tls.listen { return listen }
+        let port = options.serving.port ?? ServingOptions.portByDefault
+        return ListenAddress(ip: options.serving.address, port: UInt16(port))
     }
 
     private static func worker(
-        _ options: CommandLineOptions, isTracing: Bool, resolve: Resolver
+        _ options: CommandLineOptions, _ tls: TLSPlan, isTracing: Bool, resolve: Resolver
     ) throws(StartFailure) -> WorkerConfiguration {
         var worker = WorkerConfiguration(backends: try backends(options.serving.backend, resolve: resolve))
         worker.limits = limits(options.limits)
@@ -69,6 +87,8 @@ struct Configuration {
         worker.pool = pool(options.upstream)
         worker.attemptsMax = options.limits.maxAttempts
         worker.isTracing = isTracing
+        worker.tlsServer = tls.server
+        worker.tlsClient = tls.client
         return worker
     }
 
@@ -87,6 +107,7 @@ struct Configuration {
                 case .name(let host, let port):
                     .init(name: text.name, hostname: host, addresses: try resolve(host, port))
                 }
+            backend.isSecure = text.isSecure
             backend.connectionsMax = text.connectionsMax
             return backend
         }
@@ -107,6 +128,7 @@ struct Configuration {
 
     private static func timeouts(_ options: CommandLineOptions) -> WorkerConfiguration.Timeouts {
         var timeouts = WorkerConfiguration.Timeouts()
+        timeouts.handshakeNs = options.tls.tlsHandshakeTimeout
         timeouts.requestHeadNs = options.timeouts.requestHeadTimeout
         timeouts.keepAliveNs = options.timeouts.keepAliveTimeout
         timeouts.clientBodyNs = options.timeouts.clientBodyTimeout

@@ -16,13 +16,25 @@ enum PlanText {
             (index == 0 ? "backends" : "", "\(index): \(describe(backend))")
         }
         return [
-            ("listen", configuration.listen.description),
-            ("workers", workers(configuration)),
+            ("listen", configuration.listenAddresses.map { describe($0, configuration) }.joined(separator: ", "))
+        ] + certificates(configuration) + [
+            ("workers", workers(configuration))
         ] + backends + [
             ("tracing", describe(configuration.exporter)),
             ("access log", describe(configuration.accessLog)),
             ("log", "\(configuration.log.level) and above as \(configuration.log.format.rawValue)"),
         ]
+    }
+
+    private static func describe(_ listen: ListenAddress, _ configuration: Configuration) -> String {
+        listen == configuration.tlsListen ? "\(listen) (TLS)" : "\(listen)"
+    }
+
+    private static func certificates(_ configuration: Configuration) -> [(name: String, value: String)] {
+        let names = configuration.worker.tlsServer?.certificateNames ?? []
+        return names.enumerated().map { index, names in
+            (index == 0 ? "certificate" : "", "\(index): \(names.joined(separator: ", "))")
+        }
     }
 
     private static func workers(_ configuration: Configuration) -> String {
@@ -33,8 +45,9 @@ enum PlanText {
     }
 
     private static func describe(_ backend: WorkerConfiguration.Backend) -> String {
-        guard backend.hostname != nil else { return backend.name }
-        return "\(backend.name) at " + backend.addresses.map(\.ip).joined(separator: ", ")
+        let name = backend.isSecure ? "https://\(backend.name)" : backend.name
+        guard backend.hostname != nil else { return name }
+        return "\(name) at " + backend.addresses.map(\.ip).joined(separator: ", ")
     }
 
     private static func describe(_ accessLog: Configuration.AccessLogTarget?) -> String {

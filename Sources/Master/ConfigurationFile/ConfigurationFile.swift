@@ -95,10 +95,21 @@ private struct ConfigurationReader {
             values.append(Value(setting: setting, text: text, node: node))
         case (.flag, .bool(let isOn)):
             values.append(Value(setting: setting, text: "\(isOn)", node: node))
+        case (.texts, .string(let text)): values.append(Value(setting: setting, text: text, node: node))
+        case (.texts, .array(let elements)):
+            for element in elements { try readElement(element, of: setting) }
+        case (.texts, _): throw node.error(setting.path, "use a list of texts in quotes, not \(node.shown)")
         case (.flag, _): throw node.error(setting.path, "use true or false, not \(node.shown)")
         case (.text, _): throw node.error(setting.path, "use a text in quotes, not \(node.shown)")
         case (.quantity, _): throw Self.unusable(Value(setting: setting, text: "", node: node))
         }
+    }
+
+    private mutating func readElement(_ node: JSONNode, of setting: Setting) throws(JSONSyntaxError) {
+        guard case .string(let text) = node.value else {
+            throw node.error(setting.path, "use texts in quotes, not \(node.shown)")
+        }
+        values.append(Value(setting: setting, text: text, node: node))
     }
 
     /// Has the command line's parser check all values. It does that all together, since each run of it costs a

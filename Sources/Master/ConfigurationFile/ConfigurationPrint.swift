@@ -32,7 +32,7 @@ enum ConfigurationPrint {
     }
 
     private static func backend(_ backend: BackendText) -> String {
-        let address = LogLine.quoted(backend.name)
+        let address = LogLine.quoted(backend.text)
         guard let most = backend.connectionsMax else { return address }
         return "{ \"address\": \(address), \"connections_max\": \(most) }"
     }

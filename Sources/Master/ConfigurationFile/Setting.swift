@@ -11,6 +11,8 @@ struct Setting: Sendable {
         case quantity
         /// A word, a name, a path.
         case text
+        /// Several of them, each an occurrence of the flag; one alone needs no list.
+        case texts
         /// true or false: the flag, or its negation.
         case flag
     }
@@ -34,16 +36,39 @@ extension Setting {
     private typealias Path<Value> = KeyPath<CommandLineOptions, Value> & Sendable
 
     /// In the order of the help.
-    static let all = serving + lifecycle + tracing + logging + limits + timeouts + upstream
+    static let all = serving + tls + upstreamTLS + lifecycle + tracing + logging + limits + timeouts + upstream
 
     private static let serving = [
-        count("listeners[0].port", "--port", \.serving.port),
+        Setting(path: "listeners[0].port", flag: "--port", form: .quantity) {
+            // Where nobody says, it is left to what stands beside it.
+            let byDefault = $0.tls.tlsPort == nil ? "\(ServingOptions.portByDefault)" : "null"
+            return $0.serving.port.map { "\($0)" } ?? byDefault
+        },
         text("listeners[0].address", "--address", \.serving.address),
         // 0 stands for the CPUs, which no file can say.
         Setting(path: "workers", flag: "--workers", form: .quantity) {
             $0.serving.workers == 0 ? "null" : "\($0.serving.workers)"
         },
         flag("pin_workers", "--pin-workers", \.serving.pinWorkers),
+    ]
+
+    private static let tls = [
+        Setting(path: "tls.port", flag: "--tls-port", form: .quantity) { $0.tls.tlsPort.map { "\($0)" } ?? "null" },
+        texts("tls.certificates", "--tls-cert", \.tls.tlsCert),
+        texts("tls.keys", "--tls-key", \.tls.tlsKey),
+        text("tls.min_version", "--tls-min-version", \.tls.tlsMinVersion.rawValue),
+        text("tls.ciphers", "--tls-ciphers", \.tls.tlsCiphers),
+        text("tls.client_ca", "--client-ca", \.tls.clientCa),
+        text("tls.client_verify", "--client-verify", \.tls.clientVerify.rawValue),
+        texts("tls.ocsp", "--tls-ocsp", \.tls.tlsOcsp),
+        seconds("tls.handshake_timeout", "--tls-handshake-timeout", \.tls.tlsHandshakeTimeout),
+    ]
+
+    private static let upstreamTLS = [
+        text("upstream_tls.ca", "--upstream-ca", \.upstreamTLS.upstreamCa),
+        text("upstream_tls.certificate", "--upstream-cert", \.upstreamTLS.upstreamCert),
+        text("upstream_tls.key", "--upstream-key", \.upstreamTLS.upstreamKey),
+        flag("upstream_tls.insecure", "--insecure", \.upstreamTLS.insecure),
     ]
 
     private static let lifecycle = [
@@ -120,6 +145,12 @@ extension Setting {
 
     private static func text(_ path: String, _ flag: String, _ value: Path<String?>) -> Setting {
         Setting(path: path, flag: flag, form: .text) { $0[keyPath: value].map(LogLine.quoted) ?? "null" }
+    }
+
+    private static func texts(_ path: String, _ flag: String, _ value: Path<[String]>) -> Setting {
+        Setting(path: path, flag: flag, form: .texts) {
+            "[" + $0[keyPath: value].map(LogLine.quoted).joined(separator: ", ") + "]"
+        }
     }
 
     private static func flag(_ path: String, _ flag: String, _ value: Path<Bool>) -> Setting {

@@ -21,6 +21,8 @@ struct Handover: Codable, Equatable {
     var instanceBytes: [UInt8]
     var listeners: [Listeners]
     var generations: [Generation]
+    /// What session tickets are sealed with; nil from an image that knows nothing of TLS.
+    var tickets: [UInt8]?
 
     /// The sockets of one address.
     struct Listeners: Codable, Equatable {

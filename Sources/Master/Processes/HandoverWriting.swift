@@ -10,6 +10,7 @@ extension Handover {
             current: current, newest: newest, instanceBytes: instanceBytes,
             listeners: sets.map { Listeners(ip: $0.wanted.ip, port: $0.wanted.port, descriptors: $0.descriptors) },
             generations: fleets.map { Generation($0, sets) })
+        tickets = TLSPlan.tickets.exported
     }
 
     /// Puts the state where the next image finds it, and lets it keep its descriptors.

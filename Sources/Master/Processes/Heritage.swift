@@ -44,6 +44,9 @@ final class Heritage {
         self.board = board
         self.tracing = tracing
         var worker = configuration.worker
+        if let wanted = configuration.tlsListen {
+            worker.tlsPort = listeners.first { $0.wanted == wanted }?.address.port
+        }
         if let accessLog {
             worker.accessLog = .init(descriptor: accessLog.descriptor, isJSON: configuration.log.format == .json)
         }

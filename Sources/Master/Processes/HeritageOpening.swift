@@ -35,13 +35,20 @@ extension Heritage {
     private static func listeners(
         _ configuration: Configuration, sharing open: [ListenerSet]
     ) throws(StartFailure) -> [ListenerSet] {
-        let count = configuration.workerCount
-        guard let shared = open.first(where: { $0.wanted == configuration.listen }) else {
-            return [try ListenerSet(configuration.listen, count: count)]
+        try configuration.listenAddresses.map { (address) throws(StartFailure) in
+            try listener(address, count: configuration.workerCount, sharing: open)
+        }
+    }
+
+    private static func listener(
+        _ address: ListenAddress, count: Int, sharing open: [ListenerSet]
+    ) throws(StartFailure) -> ListenerSet {
+        guard let shared = open.first(where: { $0.wanted == address }) else {
+            return try ListenerSet(address, count: count)
         }
         try shared.grow(to: count)
         shared.reopen()
-        return [shared]
+        return shared
     }
 }
 

@@ -274,6 +274,7 @@ struct Supervisor: ~Copyable {
             metadata: [
                 "address": "\(address)",
                 "port": "\(address.port)",
+                "tls_port": "\(heritage.worker.tlsPort.map(String.init) ?? "none")",
                 "workers": "\(heritage.workerCount)",
                 "backends": "\(heritage.worker.backends.map(\.name).joined(separator: " "))",
                 "tracing": "\(PlanText.describe(heritage.tracing?.exporter))",

@@ -137,6 +137,16 @@ final class ByteBuffer {
         return word + 0x3030_3030_3030_3030 + isLetter * UInt64(UInt8(ascii: "a") - UInt8(ascii: "0") - 10)
     }
 
+    /// Lets `body` write into the free part.
+    /// - Parameter body: Returns how many bytes it wrote; 0 or less: none.
+    /// - Returns: What `body` returned.
+    func fill(_ body: (UnsafeMutableRawBufferPointer) -> Int32) -> Int32 {
+        let count = unsafe body(UnsafeMutableRawBufferPointer(start: base + writeIndex, count: writableBytes))
+        precondition(count <= writableBytes, "\(count) bytes into \(writableBytes) free ones")
+        if count > 0 { writeIndex += Int(count) }
+        return count
+    }
+
     /// One recv(2) into the free part.
     func receive(from descriptor: Int32) -> IOResult {
         precondition(writableBytes > 0, "receive into a full buffer")

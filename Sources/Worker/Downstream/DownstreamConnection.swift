@@ -3,6 +3,8 @@ import ShmRing
 /// A client's connection.
 final class DownstreamConnection: Connection {
     enum Phase {
+        /// TLS is being agreed on.
+        case handshaking
         /// Between requests, or while a head arrives.
         case reading
         /// A request is being served; `exchange` is set.
@@ -20,6 +22,8 @@ final class DownstreamConnection: Connection {
     }
 
     var phase = Phase.reading
+    /// Whether TLS is between the client and this proxy.
+    var isSecure = false
     var exchange: Exchange?
     let peer: PeerName
     /// Requests begun on this connection.

@@ -62,6 +62,9 @@ final class Exchange {
     var attemptCount = 0
     /// Backends to which a connection failed for this request, one entry a failure.
     private(set) var connectFailures: [Int] = []
+    /// Of the attempts that made a TLS connection.
+    private(set) var handshakes: [HandshakeFacts] = []
+    private var hasHandshakes = false
     /// Whether there is anything in the two lists: cheaper to ask than an array, most of the time.
     private(set) var hasFailures = false
     /// What this proxy's end of a tunnel has already sent a FIN to.
@@ -127,6 +130,7 @@ final class Exchange {
         attempt = AttemptRecord()
         attemptCount = 0
         if hasFailures { forgetFailures() }
+        if hasHandshakes { forgetHandshakes() }
         finishedClient = false
         finishedBackend = false
         retryDenied = nil
@@ -153,6 +157,11 @@ final class Exchange {
         hasFailures = true
     }
 
+    func keepHandshake(_ facts: HandshakeFacts) {
+        handshakes.append(facts)
+        hasHandshakes = true
+    }
+
     func keepTraceState(_ state: [UInt8]) {
         traceState = state
         hasTraceState = true
@@ -162,6 +171,11 @@ final class Exchange {
         pastAttempts = []
         connectFailures = []
         hasFailures = false
+    }
+
+    private func forgetHandshakes() {
+        handshakes = []
+        hasHandshakes = false
     }
 
     private func forgetTraceState() {

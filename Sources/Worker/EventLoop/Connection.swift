@@ -25,6 +25,8 @@ class Connection {
     /// Nil where the bytes go straight to the socket.
     final var transport: Transport?
     private final var endsWithReset = false
+    /// FIN follows what the transport holds back.
+    private final var finishesWithBacklog = false
     /// Kept by `Deadlines`.
     final var deadline = Deadline()
 
@@ -52,6 +54,7 @@ class Connection {
 
     /// A transport may wait for the other direction than the one that is asked for.
     private final func noticed(_ readiness: Readiness, _ transport: Transport) {
+        if readiness.isWritable, transport.hasBacklog { handOn(transport) }
         if readiness.isWritable, transport.receiveAwaitsWritable { isReadable = true }
         if readiness.isReadable, transport.sendAwaitsReadable { isWritable = true }
     }
@@ -161,10 +164,16 @@ class Connection {
         if descriptor >= 0 { Glibc.close(descriptor) }
     }
 
+    /// What the transport held back goes on, whoever waits for it.
+    private final func handOn(_ transport: Transport) {
+        if transport.flush() == .bytes(0), finishesWithBacklog, descriptor >= 0 { Socket.finishSending(descriptor) }
+    }
+
     /// Tells the peer that nothing more comes, with FIN; reading goes on.
     final func finishSending() {
         transport?.finishSending()
-        if descriptor >= 0 { Socket.finishSending(descriptor) }
+        finishesWithBacklog = transport?.hasBacklog ?? false
+        if descriptor >= 0, !finishesWithBacklog { Socket.finishSending(descriptor) }
     }
 
     /// Makes `close` look like a broken connection and not like a clean end.

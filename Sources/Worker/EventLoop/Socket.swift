@@ -36,6 +36,12 @@ enum Socket {
         return result == 0 ? peer : nil
     }
 
+    /// The port that a socket is bound to, nil for a Unix socket.
+    static func localPort(_ descriptor: Int32) -> UInt16? {
+        let address = unsafe SocketAddress { _ = unsafe getsockname(descriptor, $0, $1) }
+        return address.port
+    }
+
     enum ConnectOutcome {
         case connected(Int32)
         case inProgress(Int32)

@@ -3,19 +3,20 @@
 /// Values of `error.type`: few, so that they can be grouped by.
 enum ErrorType: UInt8, Equatable, Sendable {
     // The upstream side.
-    case connectRefused, connectTimeout, connectFailed, upstreamTimeout, upstreamReset, upstreamClosed
+    case connectRefused, connectTimeout, connectFailed, tlsFailure, upstreamTimeout, upstreamReset, upstreamClosed
     case upstreamProtocolError
     // This proxy's own limits.
     case noHealthyBackend, poolQueueFull, poolQueueTimeout, resourceExhausted, drainTimeout
     // The downstream side.
     case clientClosed, clientTimeout, requestTimeout, protocolError, uriTooLong, headTooLarge, bodyTooLarge
-    case unknownTransferCoding, unsupportedVersion, methodNotAllowed
+    case unknownTransferCoding, unsupportedVersion, methodNotAllowed, plainHTTPOnTLSPort
 
     var text: StaticString {
         switch self {
         case .connectRefused: "connect_refused"
         case .connectTimeout: "connect_timeout"
         case .connectFailed: "connect_failed"
+        case .tlsFailure: "tls_failure"
         case .upstreamTimeout: "upstream_timeout"
         case .upstreamReset: "upstream_reset"
         case .upstreamClosed: "upstream_closed"
@@ -35,6 +36,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .unknownTransferCoding: "unknown_transfer_coding"
         case .unsupportedVersion: "unsupported_version"
         case .methodNotAllowed: "method_not_allowed"
+        case .plainHTTPOnTLSPort: "plain_http_on_tls_port"
         }
     }
 
@@ -44,6 +46,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .connectRefused: "the backend refused the connection"
         case .connectTimeout: "the backend did not accept the connection in time"
         case .connectFailed: "the connection to the backend could not be made"
+        case .tlsFailure: "the TLS handshake with the backend failed"
         case .upstreamTimeout: "the backend did not answer in time"
         case .upstreamReset: "the backend reset the connection"
         case .upstreamClosed: "the backend closed the connection too early"
@@ -63,6 +66,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .unknownTransferCoding: "the request uses a transfer coding other than chunked"
         case .unsupportedVersion: "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here"
         case .methodNotAllowed: "CONNECT is not served"
+        case .plainHTTPOnTLSPort: "this port speaks TLS; use https"
         }
     }
 
@@ -70,10 +74,12 @@ enum ErrorType: UInt8, Equatable, Sendable {
     /// taken out for. A single request can provoke anything else.
     var countsAgainstBackend: Bool {
         switch self {
-        case .connectRefused, .connectTimeout, .connectFailed, .upstreamTimeout, .upstreamReset, .upstreamClosed: true
+        case .connectRefused, .connectTimeout, .connectFailed, .tlsFailure, .upstreamTimeout, .upstreamReset,
+            .upstreamClosed:
+            true
         case .upstreamProtocolError, .noHealthyBackend, .poolQueueFull, .poolQueueTimeout, .resourceExhausted,
             .drainTimeout, .clientClosed, .clientTimeout, .requestTimeout, .protocolError, .uriTooLong, .headTooLarge,
-            .bodyTooLarge, .unknownTransferCoding, .unsupportedVersion, .methodNotAllowed:
+            .bodyTooLarge, .unknownTransferCoding, .unsupportedVersion, .methodNotAllowed, .plainHTTPOnTLSPort:
             false
         }
     }
@@ -81,12 +87,12 @@ enum ErrorType: UInt8, Equatable, Sendable {
     /// The status a client gets when nothing of a response has gone out; nil when there is nobody to tell.
     var status: Int? {
         switch self {
-        case .connectRefused, .connectFailed, .upstreamReset, .upstreamClosed, .upstreamProtocolError: 502
+        case .connectRefused, .connectFailed, .tlsFailure, .upstreamReset, .upstreamClosed, .upstreamProtocolError: 502
         case .connectTimeout, .upstreamTimeout: 504
         case .noHealthyBackend, .poolQueueFull, .poolQueueTimeout, .resourceExhausted, .drainTimeout: 503
         case .clientClosed: nil
         case .clientTimeout, .requestTimeout: 408
-        case .protocolError: 400
+        case .protocolError, .plainHTTPOnTLSPort: 400
         case .uriTooLong: 414
         case .headTooLarge: 431
         case .bodyTooLarge: 413

@@ -11,6 +11,8 @@ enum HeadWriter {
         /// Nil when tracing is off, and the client's trace fields go through untouched.
         var identity: TraceIdentity?
         var attemptSpanID: UInt64 = 0
+        /// The client came through TLS.
+        var isSecure = false
     }
 
     /// Room that `writeRequest` needs at most.
@@ -39,7 +41,7 @@ enum HeadWriter {
                 false
             }
         }
-        writeForwarded(bytes, head, table, peer: peer, to: output)
+        writeForwarded(bytes, head, table, peer: peer, isSecure: additions.isSecure, to: output)
         if head.framing == .chunked { output.append("Transfer-Encoding: chunked\r\n") }
         writeConnection(head, to: output)
         if let identity = additions.identity { writeTraceParent(identity, additions.attemptSpanID, to: output) }
@@ -79,7 +81,8 @@ enum HeadWriter {
     }
 
     private static func writeForwarded(
-        _ bytes: Span<UInt8>, _ head: RequestHead, _ table: FieldTable, peer: Span<UInt8>, to output: ByteBuffer
+        _ bytes: Span<UInt8>, _ head: RequestHead, _ table: FieldTable, peer: Span<UInt8>, isSecure: Bool,
+        to output: ByteBuffer
     ) {
         output.append("X-Forwarded-For: ")
         if table.contains(.forwardedFor) {
@@ -89,7 +92,7 @@ enum HeadWriter {
             }
         }
         output.append(peer)
-        output.append("\r\nX-Forwarded-Proto: http\r\n")
+        output.append(isSecure ? "\r\nX-Forwarded-Proto: https\r\n" : "\r\nX-Forwarded-Proto: http\r\n")
         guard !head.authority.isEmpty else { return }
         output.append("X-Forwarded-Host: ")
         output.append(bytes.extracting(head.authority))

@@ -9,10 +9,12 @@ extension Proxy {
     private static let exhaustedPauseNs: UInt64 = 100_000_000
 
     func acceptFrom(_ listener: Int32) {
+        let server = tlsServer(of: listener)
         for _ in 0..<Self.acceptsPerTurn {
             guard !isFull, isAccepting else { return }
             switch Socket.accept(listener) {
-            case .accepted(let descriptor, let peer): admit(descriptor, peer)
+            case .accepted(let descriptor, let peer):
+                admit(descriptor, peer, server)
             case .none: return
             case .aborted: continue
             case .exhausted(let error):
@@ -36,7 +38,8 @@ extension Proxy {
     var isFull: Bool { downstreams.count - streamCount >= configuration.limits.connectionsMax }
 
     /// A client's connection, accepted or handed over, gets its place.
-    func admit(_ descriptor: Int32, _ address: SocketAddress) {
+    /// - Parameter server: Nil for plain HTTP.
+    func admit(_ descriptor: Int32, _ address: SocketAddress, _ server: TLSServer? = nil) {
         if address.port != nil { Socket.disableNagle(descriptor) }
         let inserted = downstreams.insert { slot, generation in
             DownstreamConnection(
@@ -50,6 +53,7 @@ extension Proxy {
             logger.warning("a client's connection cannot be watched", metadata: ["reason": "\(error)"])
             return closeDownstream(connection)
         }
+        if let server { return startHandshake(connection, server) }
         guard !isDraining else { return retire(connection) }
         downstreamDeadlines.arm(connection, .keepAlive, nowNs: nowNs)
     }

@@ -168,9 +168,15 @@ extension Proxy {
     }
 
     private func connected(_ exchange: Exchange, _ connection: UpstreamConnection) {
-        let now = stampNs()
-        exchange.attempt.connectEndNs = now
-        exchange.attempt.connectionEndNs = now
+        exchange.attempt.connectEndNs = stampNs()
+        if connection.endpoint.isSecure { return startHandshake(exchange, connection) }
+        connectionReady(exchange, connection)
+    }
+
+    /// The connection can carry a request.
+    func connectionReady(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        exchange.attempt.connectingEnded(
+            atNs: exchange.attempt.handshakeStartNs > 0 ? stampNs() : exchange.attempt.connectEndNs)
         upstreamDeadlines.disarm(connection)
         sendRequest(exchange)
     }
@@ -209,6 +215,7 @@ extension Proxy {
         let headRoom = HeadWriter.requestBytesMax(exchange.head, fallbackHost: fallbackHost)
         let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, buffers)
         var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)
+        additions.isSecure = client.isSecure
         if let tracer {
             exchange.attempt.spanID = tracer.newSpanID()
             tracer.attemptBegan(exchange, connection.endpoint)

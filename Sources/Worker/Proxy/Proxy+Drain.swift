@@ -162,6 +162,7 @@ struct DrainLeftovers: Equatable {
     private mutating func count(_ connection: DownstreamConnection) {
         switch connection.phase {
         case .serving: if connection.exchange?.phase == .tunnel { tunnels += 1 } else { serving += 1 }
+        case .handshaking: readingHead += 1
         case .reading: if connection.hasInput { readingHead += 1 } else { idle += 1 }
         case .lingering: closing += 1
         // Its streams are counted.

@@ -8,8 +8,7 @@ extension Proxy {
         guard exchange.attempt.endpoint >= 0 else { preconditionFailure("a connect to no backend") }
         let endpoint = endpoints[exchange.attempt.endpoint]
         let now = stampNs()
-        exchange.attempt.connectEndNs = now
-        exchange.attempt.connectionEndNs = now
+        exchange.attempt.connectingEnded(atNs: now)
         if error.countsAgainstBackend { endpoint.addressFailed(exchange.attempt.addressIndex) }
         exchange.connectFailed(endpoint: endpoint.index)
         attemptFailed(exchange, error, connectionEnded: true, isConnectFailure: true, atNs: now)
@@ -127,8 +126,7 @@ extension Proxy {
             exchange.attempt.requestEndNs = now
         }
         if exchange.phase == .connecting {
-            exchange.attempt.connectEndNs = now
-            exchange.attempt.connectionEndNs = now
+            exchange.attempt.connectingEnded(atNs: now)
         }
         if exchange.phase == .waitingForConnection, exchange.attempt.endpoint >= 0, let client = exchange.downstream {
             endpoints[exchange.attempt.endpoint].pool.waiterLeft(

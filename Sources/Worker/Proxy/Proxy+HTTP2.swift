@@ -97,6 +97,7 @@ extension Proxy {
         streamCount += 1
         stream.downstream = client
         client.isReadable = true
+        client.isSecure = carrier.isSecure
         if let refusal = stream.refusal {
             _ = client.receive(buffers)
             refuse(client, refusal)

@@ -120,7 +120,7 @@ extension Proxy {
         if connection.phase == .carrying { return carrierExpired(connection, kind) }
         switch kind {
         case .requestHead: refuse(connection, .requestTimeout)
-        case .keepAlive, .linger: closeDownstream(connection)
+        case .handshake, .keepAlive, .linger: closeDownstream(connection)
         case .drainPause: pauseIsOver(connection)
         case .clientBody, .clientStall:
             guard let exchange = connection.exchange else { return closeDownstream(connection) }

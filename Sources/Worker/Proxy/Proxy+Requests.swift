@@ -4,6 +4,7 @@ import ShmRing
 extension Proxy {
     func downstreamEvent(_ connection: DownstreamConnection, _ readiness: Readiness) {
         switch connection.phase {
+        case .handshaking: continueHandshake(connection)
         case .reading: readRequest(connection)
         case .lingering: linger(connection)
         case .carrying: carrierEvent(connection, readiness)
@@ -86,6 +87,7 @@ extension Proxy {
             beginExchange(connection, head, input)
             return false
         case .refused(let reason):
+            logClientHello(input.readable)
             refuse(connection, reason.errorType, isTableCurrent: true)
             return false
         case .incomplete:

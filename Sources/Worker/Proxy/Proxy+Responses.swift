@@ -15,9 +15,10 @@ extension Proxy {
             if !connection.isClosed, !connection.isConnecting, connection.isReadable { deferUpstream(connection) }
             return
         }
+        if connection.isHandshaking { return continueHandshake(connection) }
         guard let exchange = connection.exchange else {
             // An idle connection has nothing to say: bytes or an end both make it useless.
-            if readiness.isReadable || readiness.peerFinished { closeUpstream(connection) }
+            if readiness.isReadable || readiness.peerFinished, !isStillIdle(connection) { closeUpstream(connection) }
             return
         }
         if exchange.phase == .tunnel {
@@ -30,6 +31,11 @@ extension Proxy {
             guard connection.exchange === exchange, !connection.isClosed else { return }
         }
         serveUpstream(exchange, connection)
+    }
+
+    /// Whether what came was none of the application's bytes: a session ticket, a key update.
+    private func isStillIdle(_ connection: UpstreamConnection) -> Bool {
+        connection.transport != nil && !connection.peerFinished && connection.receive(buffers) == .wouldBlock
     }
 
     func deferUpstream(_ connection: UpstreamConnection) {

@@ -11,13 +11,14 @@ import ShmRing
 ///     Proxy+Failures  retry or answer                         Proxy+Answers    answers of our own
 ///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end
 ///     Proxy+Drain     the worker leaves                       Proxy+Inbox      clients from another worker
-///     Proxy+HTTP2     carriers of streams
+///     Proxy+HTTP2     carriers of streams                     Proxy+TLS        handshakes
 ///
 /// One thread, no locks. Nothing here blocks.
 final class Proxy {
     /// What may be waited for on a client's connection.
     enum DownstreamDeadline: UInt8, CaseIterable, Sendable {
-        case requestHead, keepAlive, clientBody, clientStall, halfClose, poolWait, linger, tunnelIdle, drainPause
+        case handshake, requestHead, keepAlive, clientBody, clientStall, halfClose, poolWait, linger, tunnelIdle
+        case drainPause
     }
 
     /// What may be waited for on a backend's connection.
@@ -78,6 +79,7 @@ final class Proxy {
     let status: StatusPlace?
     let heartbeatNs: UInt64
     let drainBegan: (() -> Void)?
+    var tlsOnPlainPort = LogPause()
     var isAccepting = false
     /// When accepting may go on after descriptors ran out; 0 when it did not stop for that.
     var acceptAgainNs: UInt64 = 0
@@ -161,6 +163,7 @@ final class Proxy {
         _ kind: DownstreamDeadline, _ timeouts: WorkerConfiguration.Timeouts, _ pool: WorkerConfiguration.PoolLimits
     ) -> UInt64 {
         switch kind {
+        case .handshake: timeouts.handshakeNs
         case .requestHead: timeouts.requestHeadNs
         case .keepAlive: timeouts.keepAliveNs
         case .clientBody: timeouts.clientBodyNs

@@ -25,6 +25,9 @@ struct AttemptRecord {
     var acquireEndNs: UInt64 = 0
     var connectStartNs: UInt64 = 0
     var connectEndNs: UInt64 = 0
+    /// When TLS began and ended; 0 without it.
+    var handshakeStartNs: UInt64 = 0
+    var handshakeEndNs: UInt64 = 0
     var addressIndex = 0
     /// Number of the connection, 0 before there is one.
     var connection: UInt64 = 0
@@ -40,4 +43,10 @@ struct AttemptRecord {
     var failedAtNs: UInt64 = 0
     /// Failures in a row when this attempt took its backend out, else 0.
     var markedUnhealthyAfter = 0
+
+    /// The making of a connection ended, well or not.
+    mutating func connectingEnded(atNs: UInt64) {
+        if handshakeStartNs > 0 { handshakeEndNs = atNs } else { connectEndNs = atNs }
+        connectionEndNs = atNs
+    }
 }

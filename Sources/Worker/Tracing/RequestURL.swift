@@ -10,14 +10,15 @@ enum RequestURL {
 
     /// - Parameters:
     ///   - bytes: The request's head.
+    ///   - isSecure: Whether the client came through TLS.
     ///   - output: Empty, with `bytesMax` free.
-    static func write(_ bytes: Span<UInt8>, _ head: RequestHead, to output: ByteBuffer) {
+    static func write(_ bytes: Span<UInt8>, _ head: RequestHead, isSecure: Bool = false, to output: ByteBuffer) {
         let target = head.target.prefix(partBytesMax)
         if head.targetForm == .absolute {
             writeTarget(bytes, target, to: output)
         } else {
             if !head.authority.isEmpty {
-                output.append("http://")
+                output.append(isSecure ? "https://" : "http://")
                 output.append(bytes.extracting(head.authority.prefix(partBytesMax)))
             }
             if head.targetForm == .origin { writeTarget(bytes, target, to: output) }

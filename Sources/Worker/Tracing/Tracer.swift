@@ -44,6 +44,7 @@ final class Tracer {
     /// Room for the fixed part of a tree, of each attempt, and of each text.
     private static let rootBytes = 1024
     private static let attemptBytes = 1536
+    private static let handshakeBytes = 1536
     private static let textBytesMax = TreeWriter.stringBytesMax + 16
 
     /// - Parameter strategy: Name of what chose the backends.
@@ -51,11 +52,12 @@ final class Tracer {
         _ exchange: Exchange, _ client: DownstreamConnection, _ endpoints: [Endpoint], strategy: StaticString
     ) {
         guard exchange.identity.isSampled else { return }
-        composeURL(exchange)
+        composeURL(exchange, isSecure: client.isSecure)
         let attempts = exchange.pastAttempts.count + 1
         let urls = min(url.readableBytes + 8, Self.textBytesMax) * (attempts + 1)
         let texts = urls + 2 * Self.textBytesMax + exchange.traceState.count
-        let wanted = Self.rootBytes + attempts * (Self.attemptBytes + names(endpoints, exchange)) + texts
+        let handshakes = exchange.handshakes.count * Self.handshakeBytes
+        let wanted = Self.rootBytes + handshakes + attempts * (Self.attemptBytes + names(endpoints, exchange)) + texts
         let lost = producer.treesLost
         guard var tree = producer.reserve(bytesMax: min(wanted, 65536)) else { return }
         writeTree(exchange, client, endpoints, strategy, treesLost: lost, &tree)
@@ -209,6 +211,10 @@ final class Tracer {
         tree.attribute(.poolIdleCount, attempt.idleCount)
         tree.attribute(.poolActiveCount, attempt.activeCount)
         if attempt.connectStartNs > 0 { writeConnect(attempt, endpoint, parent: connection, clock, &tree) }
+        if attempt.handshakeStartNs > 0 {
+            let facts = exchange.handshakes.first { $0.attempt == number }
+            writeHandshake(attempt, facts, endpoint, parent: connection, clock, &tree)
+        }
     }
 
     private func writeConnect(
@@ -224,7 +230,7 @@ final class Tracer {
             tree.attribute(.dnsAnswers, endpoint.addressTexts)
             tree.attribute(.dnsCached, true)
         }
-        let failed = attempt.failedToConnect
+        let failed = attempt.failedToConnect && attempt.handshakeStartNs == 0
         tree.beginSpan(
             .tcpConnect, kind: .internal, id: newSpanID(), parent: parent, startOffsetNs: start,
             endOffsetNs: clock.offsetNs(attempt.connectEndNs, notBefore: attempt.connectStartNs),
@@ -235,6 +241,29 @@ final class Tracer {
             tree.attribute(.netPeerIP, endpoint.addressTexts[attempt.addressIndex])
         }
         if failed { writeError(attempt.error, &tree) }
+    }
+
+    private func writeHandshake(
+        _ attempt: AttemptRecord, _ facts: HandshakeFacts?, _ endpoint: Endpoint, parent: Int, _ clock: SpanClock,
+        _ tree: inout TreeWriter
+    ) {
+        let failed = attempt.failedToConnect
+        tree.beginSpan(
+            .tlsHandshake, kind: .internal, id: newSpanID(), parent: parent,
+            startOffsetNs: clock.offsetNs(attempt.handshakeStartNs),
+            endOffsetNs: clock.offsetNs(attempt.handshakeEndNs, notBefore: attempt.handshakeStartNs),
+            status: failed ? .error : .unset)
+        if let name = endpoint.hostname { tree.attribute(.tlsServerName, name) }
+        if let facts, facts.failure == nil {
+            tree.attribute(.tlsCipher, facts.cipher)
+            if !facts.applicationProtocol.isEmpty { tree.attribute(.tlsALPN, facts.applicationProtocol) }
+            tree.attribute(.tlsVersion, facts.version)
+            tree.attribute(.tlsResumed, facts.isResumed)
+        }
+        guard failed else { return }
+        guard let reason = facts?.failure else { return writeError(attempt.error, &tree) }
+        tree.attribute(.errorType, ErrorType.tlsFailure.text)
+        tree.attribute(.statusMessage, reason)
     }
 
     private func writeBackendRequest(
@@ -289,10 +318,10 @@ final class Tracer {
     }
 
     /// The URL as the client asked for it, secrets redacted, into `url`.
-    private func composeURL(_ exchange: Exchange) {
+    private func composeURL(_ exchange: Exchange, isSecure: Bool) {
         url.reset()
         guard let retained = exchange.retained, !exchange.head.target.isEmpty else { return }
-        RequestURL.write(retained.readable, exchange.head, to: url)
+        RequestURL.write(retained.readable, exchange.head, isSecure: isSecure, to: url)
     }
 }
 

@@ -14,6 +14,10 @@ final class Endpoint {
     let port: Int?
     /// The Host field of a request that has none.
     let hostField: String
+    let isSecure: Bool
+    /// The last TLS session there.
+    let sessionMemory = SessionMemory()
+    var tlsFailureLog = LogPause()
     private(set) var health: HealthState
     var pool: PoolState
     /// The address that the next connection goes to; moves on when one cannot be reached.
@@ -28,6 +32,7 @@ final class Endpoint {
         host = backend.hostname ?? backend.addresses[0].ip
         port = backend.addresses[0].port.map(Int.init)
         hostField = backend.addresses[0].port == nil ? "localhost" : backend.name
+        isSecure = backend.isSecure
         self.health = health
         self.pool = pool
     }

@@ -6,6 +6,8 @@ final class UpstreamConnection: Connection {
     let address: Int
     var exchange: Exchange?
     var isConnecting: Bool
+    /// Connected, and TLS is being agreed on.
+    var isHandshaking = false
     /// In the pool, waiting for a request.
     var isIdle = false
     /// Requests finished on this connection.

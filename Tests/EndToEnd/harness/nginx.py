@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from harness.balancer import free_port
+from harness.certificates import Certificate
 from harness.waiting import wait_until
 from harness.wire import connect
 
@@ -27,7 +28,7 @@ http {{
     scgi_temp_path {directory}/scgi;
     client_max_body_size 0;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         root {directory}/files;
         location /small {{ return 200 "small\\n"; }}
         location /chunked {{ gzip on; gzip_min_length 0; gzip_types *; }}
@@ -42,13 +43,15 @@ http {{
 class Nginx:
     """nginx serving `files` (name to content), `/small`, `/moved`, and `/chunked/NAME` gzipped on the fly."""
 
-    def __init__(self, directory: Path, files: dict[str, bytes]) -> None:
+    def __init__(self, directory: Path, files: dict[str, bytes], certificate: Certificate | None = None) -> None:
         executable = shutil.which("nginx") or "/usr/sbin/nginx"
         assert Path(executable).exists(), "nginx is not installed: apt-get install nginx-light"
         self.port = free_port()
         _write_files(directory, files)
         configuration = directory / "nginx.conf"
-        configuration.write_text(_CONFIGURATION.format(directory=directory, port=self.port))
+        tls = f" ssl; ssl_certificate {certificate.path}; ssl_certificate_key {certificate.key}" if certificate else ""
+        self._scheme = "https://" if certificate else ""
+        configuration.write_text(_CONFIGURATION.format(directory=directory, port=self.port, tls=tls))
         self._process = subprocess.Popen(
             [executable, "-c", str(configuration), "-e", str(directory / "error.log"), "-g", "user root;"],
             stderr=subprocess.DEVNULL,
@@ -58,7 +61,7 @@ class Nginx:
     @property
     def address(self) -> str:
         """What follows `--backend`."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._scheme}127.0.0.1:{self.port}"
 
     def _accepts(self) -> bool:
         try:

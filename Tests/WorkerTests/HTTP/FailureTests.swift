@@ -8,7 +8,7 @@ import Testing
     @Test func everyErrorHasATextOfItsOwn() {
         let texts = Self.all.map { "\($0.text)" }
         #expect(Set(texts).count == Self.all.count)
-        #expect(Self.all.count == 22)
+        #expect(Self.all.count == 24)
     }
 
     @Test func everyErrorHasASentenceOfItsOwn() {
@@ -30,7 +30,7 @@ import Testing
             (.poolQueueFull, 503), (.poolQueueTimeout, 503), (.resourceExhausted, 503), (.drainTimeout, 503),
             (.clientClosed, nil), (.clientTimeout, 408), (.requestTimeout, 408), (.protocolError, 400),
             (.uriTooLong, 414), (.headTooLarge, 431), (.bodyTooLarge, 413), (.unknownTransferCoding, 501),
-            (.unsupportedVersion, 505), (.methodNotAllowed, 405),
+            (.unsupportedVersion, 505), (.methodNotAllowed, 405), (.tlsFailure, 502), (.plainHTTPOnTLSPort, 400),
         ] as [(ErrorType, Int?)])
     func theClientIsToldTheRightStatus(error: ErrorType, status: Int?) {
         #expect(error.status == status)
@@ -50,7 +50,8 @@ import Testing
     @Test func onlyFailuresToConnectOrToAnswerCountAgainstABackend() {
         #expect(
             Self.all.filter(\.countsAgainstBackend) == [
-                .connectRefused, .connectTimeout, .connectFailed, .upstreamTimeout, .upstreamReset, .upstreamClosed,
+                .connectRefused, .connectTimeout, .connectFailed, .tlsFailure, .upstreamTimeout, .upstreamReset,
+                .upstreamClosed,
             ])
     }
 

@@ -1,0 +1,56 @@
+import Testing
+
+@testable import Worker
+
+@Suite struct TicketKeysTests {
+    private static let secret = InlineArray<32, UInt8>(repeating: 7)
+    private static let epoch = TicketKeys.epochSeconds
+
+    private func keys(atEpoch epoch: UInt64) -> TicketKeys {
+        TicketKeys(secret: Self.secret, nowSeconds: epoch * Self.epoch)
+    }
+
+    private func name(_ keys: TicketKeys) -> [UInt8] { keys.current.name.indices.map { keys.current.name[$0] } }
+
+    private func knows(_ keys: TicketKeys, _ name: [UInt8]) -> Bool? {
+        unsafe name.withUnsafeBytes { unsafe keys.keys(named: $0)?.isOld }
+    }
+
+    @Test func processesArriveAtTheSameKeysWhateverTheirSteps() {
+        let (steady, late) = (keys(atEpoch: 10), keys(atEpoch: 10))
+        for epoch in 11...15 { steady.advance(nowSeconds: UInt64(epoch) * Self.epoch) }
+        late.advance(nowSeconds: 15 * Self.epoch + 5)
+        #expect(name(steady) == name(late))
+        #expect(knows(late, name(steady)) == false)
+    }
+
+    @Test func theEpochBeforeIsStillKnownAndNoOther() {
+        let tickets = keys(atEpoch: 10)
+        let first = name(tickets)
+        #expect(knows(tickets, first) == false)
+        tickets.advance(nowSeconds: 11 * Self.epoch)
+        #expect(knows(tickets, first) == true, "old: to be replaced")
+        #expect(name(tickets) != first)
+        tickets.advance(nowSeconds: 12 * Self.epoch)
+        #expect(knows(tickets, first) == nil)
+    }
+
+    @Test func aClockThatGoesBackChangesNothing() {
+        let tickets = keys(atEpoch: 10)
+        let first = name(tickets)
+        tickets.advance(nowSeconds: 9 * Self.epoch)
+        #expect(name(tickets) == first)
+    }
+
+    @Test func anotherImageGoesOnWithTheSameKeys() {
+        let (old, new) = (TicketKeys(), TicketKeys())
+        new.adopt(old.exported)
+        #expect(name(new) == name(old))
+        new.adopt([1, 2, 3])
+        #expect(name(new) == name(old), "nonsense is left alone")
+    }
+
+    @Test func everySecretIsAnother() {
+        #expect(name(TicketKeys()) != name(TicketKeys()))
+    }
+}
