@@ -1,7 +1,7 @@
 # The commands of this project. Each installs what it needs and is missing; `scripts/bootstrap` says so when
 # it cannot. SECONDS is how long each fuzz target runs.
 .DEFAULT_GOAL := build
-.PHONY: build test demo bench format lint fuzz clean bootstrap
+.PHONY: build test demo bench soak format lint fuzz clean bootstrap
 
 SECONDS ?= 20
 
@@ -19,6 +19,12 @@ bench: bootstrap                ## The comparison with other proxies
 	scripts/bootstrap bench
 	scripts/build
 	perf/bench
+
+soak: bootstrap                 ## Reloads, kills and resizing under load; every request and span accounted for
+	scripts/bootstrap bench
+	scripts/build
+	.venv/bin/python perf/soak
+	.venv/bin/python perf/soak --peers
 
 format: bootstrap               ## Rewrites the Swift sources in the project's form
 	swift format --in-place --parallel --recursive Package.swift Sources Tests
