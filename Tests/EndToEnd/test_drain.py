@@ -6,7 +6,7 @@ import signal
 import socket
 
 from harness import message
-from harness.backends import BackendConnection, never_answer
+from harness.backends import BackendConnection, never_answer, serve
 from harness.balancer import Balancer
 from harness.stage import Stage
 from harness.waiting import wait_until
@@ -81,6 +81,19 @@ def _is_answered(port: int) -> bool:
             return bool(late.recv(100))
         except OSError:
             return False
+
+
+def test_slow_reader_gets_its_whole_response(stage: Stage) -> None:
+    """More than the sockets hold: most of it goes out after the drain began."""
+    body = bytes(range(256)) * 65_536
+    backend = stage.backend(serve(lambda _: message.response(body)))
+    balancer = stage.balancer(backend, "--log-level", "debug")
+    client = stage.client(balancer)
+    client.send(message.request("/large"))
+    backend.wait_for_requests(1)
+    begin_drain(balancer)
+    assert client.receive_response().body == body
+    assert balancer.wait_for_exit() == 0
 
 
 def test_what_ran_when_the_drain_began_says_so(stage: Stage) -> None:

@@ -74,6 +74,7 @@ extension Proxy {
         case .wait:
             exchange.attempt.poolOutcome = .waited
             exchange.phase = .waitingForConnection
+            tracer?.waiting(exchange)
             downstreamDeadlines.arm(client, .poolWait, nowNs: nowNs)
         case .reject:
             abandonTrial(exchange)

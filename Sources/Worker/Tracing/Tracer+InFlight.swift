@@ -18,6 +18,11 @@ extension Tracer {
             path: bytes.extracting(RequestURL.path(bytes, exchange.head)))
     }
 
+    /// In line for a connection, maybe after an attempt that failed.
+    func waiting(_ exchange: Exchange) {
+        inflight?.moved(exchange.inflightEntry, to: .waitingForConnection)
+    }
+
     func connecting(_ exchange: Exchange, _ endpoint: Endpoint) {
         guard let inflight, exchange.identity.isSampled else { return }
         inflight.connecting(exchange.inflightEntry, backend: endpoint.index, endpoint.name)
