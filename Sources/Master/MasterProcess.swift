@@ -49,13 +49,21 @@ public enum MasterProcess {
         _ configuration: Configuration, _ launch: Launch
     ) throws(StartFailure) -> Supervisor {
         let descriptorsMax = HostFacts.raiseDescriptorLimit()
-        let heritage = try Heritage(configuration, generation: 1)
+        let heritage = try Heritage(configuration, generation: 1, sharing: try inherited(configuration))
         let logger = configuration.log.logger(role: "master")
         for warning in configuration.warnings + descriptorWarnings(configuration, descriptorsMax: descriptorsMax) {
             logger.warning("\(warning)")
         }
         ProcessTitle.set("master", short: "load_balancer")
-        return try supervisor(launch, [Fleet(heritage)], current: 1, newest: 1, logger)
+        return try supervisor(launch, [Fleet(heritage)], current: 1, newest: 1, stage: .starting, logger)
+    }
+
+    /// What a service manager listens on already, in place of what the configuration names.
+    private static func inherited(_ configuration: Configuration) throws(StartFailure) -> [ListenerSet] {
+        let environment = HostFacts.environment(InheritedSockets.variables)
+        let sockets = try InheritedSockets(environment: environment, processID: HostFacts.processID)
+        InheritedSockets.clearEnvironment()
+        return sockets.map { [ListenerSet(wanted: configuration.listen, inheriting: $0)] } ?? []
     }
 
     /// This program has just taken another one's place: its generations go on, and a new one is started.
@@ -76,15 +84,22 @@ public enum MasterProcess {
             throw .runTime("the generation that serves is missing in the state of the previous program")
         }
         let logger = serving.heritage.log.logger(role: "master")
-        return try supervisor(launch, fleets, current: handover.current, newest: handover.newest, logger)
+        return try supervisor(
+            launch, fleets, current: handover.current, newest: handover.newest, stage: .reloading, logger)
     }
 
     private static func supervisor(
-        _ launch: Launch, _ fleets: [Fleet], current: UInt32, newest: UInt32, _ logger: Logger
+        _ launch: Launch, _ fleets: [Fleet], current: UInt32, newest: UInt32, stage: ServiceDuties.Stage,
+        _ logger: Logger
     ) throws(StartFailure) -> Supervisor {
+        let policy = fleets.first { $0.generation == current }?.heritage.service ?? ServicePolicy()
+        let duties = try ServiceDuties(
+            policy, stage: stage, processID: HostFacts.processID,
+            environment: HostFacts.environment(ServiceNotifier.variables), nowNs: Clock.monotonicNs())
         do throws(Errno) {
             return try Supervisor(
-                launch, fleets: fleets, current: current, newest: newest, signals: try SignalSource(), logger: logger)
+                launch, fleets: fleets, current: current, newest: newest, signals: try SignalSource(), duties: duties,
+                logger: logger)
         } catch {
             throw .runTime("cannot watch signals and children: \(error); raise the limit of open files (ulimit -n)")
         }

@@ -26,6 +26,7 @@ FLAGS = """
     --drain-timeout --span-buffer --otel-batch-size --otel-batch-delay --otel-timeout
     --pin-workers --no-pin-workers --max-attempts --config --print-config
     --ready-timeout --max-draining --worker-stall-timeout
+    --watch-config --no-watch-config --pid-file --user --group
 """.split()
 
 GOOD_BACKEND = ("--backend", "127.0.0.1:9001")

@@ -107,7 +107,8 @@ def test_what_is_no_file_is_refused(binary: Path, path: str) -> None:
 
 
 def test_what_is_printed_can_be_used_again(binary: Path, write: Write) -> None:
-    first = run(binary, *GOOD_BACKEND, "-b", "unix:/x", "--connect-timeout", "0.25", "--max-body", "3m", "--print-config")
+    flags = ["-b", "unix:/x", "--connect-timeout", "0.25", "--max-body", "3m"]
+    first = run(binary, *GOOD_BACKEND, *flags, "--print-config")
     assert first.returncode == 0, first.stderr
     printed = json.loads(first.stdout)
     assert printed["backends"] == ["127.0.0.1:9001", "unix:/x"]

@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 import Worker
 
@@ -168,6 +169,21 @@ func load(
             "\"body\": \"12345\"", "\"access_log\": \"/x\"", "\"service_name\": \"a b\"", "\"address\": null",
         ] { #expect(first.contains(fact), "\(fact) in \(first)") }
         #expect(printed("{\(backends)}").contains("\"workers\": null"))
+    }
+
+    @Test func serviceSettingsReachTheConfiguration() throws {
+        let who = "user: '\(getuid())', group: '\(getgid())'"
+        let text = "{\(backends), lifecycle: {watch_config: true, pid_file: '/run/lb.pid', \(who)}}"
+        let made = try load(text)
+        #expect(made.service.pidFile == "/run/lb.pid")
+        #expect(made.service.watched == .init(path: "/etc/lb.json", text: text))
+        #expect(made.credentials?.user == getuid() && made.credentials?.group == getgid())
+        #expect(try load(text, ["--no-watch-config"]).service.watched == nil)
+    }
+
+    @Test func watchingNeedsAFile() {
+        let error = #expect(throws: StartFailure.self) { try configuration(["-b", "127.0.0.1:1", "--watch-config"]) }
+        #expect(error?.message.contains("--config") == true)
     }
 
     @Test func whatCannotRunIsNotPrinted() {

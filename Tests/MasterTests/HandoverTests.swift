@@ -5,7 +5,7 @@ import Testing
 @Suite struct HandoverTests {
     private let sample = Handover(
         current: 7, newest: 8, instanceBytes: Array(0..<16),
-        listeners: [.init(ip: "127.0.0.1", port: 0, descriptors: [10, 11])],
+        listeners: [.init(ip: "127.0.0.1", port: 0, descriptors: [10, 11], isInherited: true)],
         generations: [
             .init(
                 number: 6, isDraining: true, fileText: nil, listeners: [0], board: 12, segment: nil,

@@ -73,6 +73,19 @@ import Testing
         return unsafe Glibc.poll(&poll, 1, 100) == 1
     }
 
+    /// As systemd opens it: without SO_REUSEPORT, so that a second socket of our own could not have the port.
+    @Test func aSocketOfAServiceManagerIsEveryWorkersAndStaysTheOnlyOne() throws {
+        let raw = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let bound = unsafe SocketAddress(ip: "127.0.0.1", port: 0)!.withSockaddr { unsafe bind(raw, $0, $1) }
+        try #require(bound == 0 && listen(raw, 16) == 0)
+        let environment = ["LISTEN_PID": "7", "LISTEN_FDS": "1"]
+        let inherited = try #require(try InheritedSockets(environment: environment, processID: 7, first: raw))
+        let set = ListenerSet(wanted: .all(port: 8080), inheriting: inherited)
+        try set.grow(to: 3)
+        #expect((0..<3).map { set.descriptors(worker: $0, of: 3) } == [[raw], [raw], [raw]])
+        #expect(set.wanted == .all(port: 8080) && set.address.port == port(of: raw))
+    }
+
     @Test func aPortThatAnotherBalancerSharesIsInUse() throws {
         let first = try ListenerSet(loopback, count: 2)
         let error = #expect(throws: StartFailure.self) { try ListenerSet(first.address, count: 2) }

@@ -1,39 +1,15 @@
-import CShims
 import Glibc
 import ShmRing
 import Testing
 
 @testable import Master
 
-/// The manager's end: a datagram socket that is bound.
-private final class Manager {
-    private let socket: Int32
-
-    init(_ address: SocketAddress) throws {
-        socket = Glibc.socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
-        let raw = socket
-        let result = unsafe address.withSockaddr { unsafe bind(raw, $0, $1) }
-        try #require(result == 0, "\(Errno.last)")
-    }
-
-    deinit {
-        close(socket)
-    }
-
-    /// The next datagram, line by line; empty when there is none.
-    func receive() -> [String] {
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        let count = unsafe recv(socket, &buffer, buffer.count, 0)
-        return String(decoding: buffer.prefix(max(0, count)), as: UTF8.self).split(separator: "\n").map(String.init)
-    }
-}
-
 @Suite struct ServiceNotifierTests {
     private let folder = TemporaryFolder()
 
-    private func pair(_ more: [String: String] = [:]) throws -> (ServiceNotifier, Manager) {
+    private func pair(_ more: [String: String] = [:]) throws -> (ServiceNotifier, NotifySocket) {
         let path = folder.file("notify")
-        let manager = try Manager(#require(SocketAddress(unixPath: path)))
+        let manager = try NotifySocket(#require(SocketAddress(unixPath: path)))
         let environment = ["NOTIFY_SOCKET": path].merging(more) { $1 }
         return (try #require(ServiceNotifier(environment: environment, processID: 42)), manager)
     }
@@ -55,7 +31,7 @@ private final class Manager {
 
     @Test func abstractNamesAreUnderstood() throws {
         let name = "load_balancer_test.\(getpid()).\(UInt64.random(in: 0...UInt64.max))"
-        let manager = try Manager(#require(SocketAddress(abstractName: name)))
+        let manager = try NotifySocket(#require(SocketAddress(abstractName: name)))
         let notifier = ServiceNotifier(environment: ["NOTIFY_SOCKET": "@\(name)"], processID: 1)
         try #require(notifier).watchdog()
         #expect(manager.receive() == ["WATCHDOG=1"])

@@ -54,6 +54,20 @@ private struct Bench {
         #expect(bench.state.isServing)
     }
 
+    @Test func aReloadLastsFromItsRequestToItsEnd() {
+        var bench = Bench()
+        #expect(!bench.state.isReloading)
+        _ = bench.reload(.newProgram)
+        #expect(bench.state.isReloading)
+        _ = bench.preflight(passed: false)
+        #expect(!bench.state.isReloading)
+        _ = bench.reload(.inPlace)
+        bench.started(2)
+        #expect(bench.state.isReloading)
+        _ = bench.ready(2)
+        #expect(!bench.state.isReloading)
+    }
+
     @Test func aNewProgramIsCheckedBeforeItIsExecuted() {
         var bench = Bench()
         #expect(bench.reload(.newProgram) == [.startPreflight])

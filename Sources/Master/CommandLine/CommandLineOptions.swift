@@ -139,6 +139,22 @@ struct LifecycleOptions: ParsableArguments {
     @Option(
         seconds: SecondsText.delayNs, "A worker that shows no sign of life for so long is replaced; 0 turns that off")
     var workerStallTimeout = LifecycleOptions.defaults.workerStallNs
+
+    @Flag(
+        inversion: .prefixedNo, exclusivity: .chooseLast,
+        help: "Reload when the text of the file of --config changes.")
+    var watchConfig = false
+
+    @Option(help: ArgumentHelp("A file that holds the master's process id while it serves", valueName: "path"))
+    var pidFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Who the workers and the exporter run as: a name or a number; only root may ask for it", valueName: "user"))
+    var user: String?
+
+    @Option(help: ArgumentHelp("Their group (default: the user's own groups)", valueName: "group"))
+    var group: String?
 }
 
 /// Where spans go.

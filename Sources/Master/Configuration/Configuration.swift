@@ -31,6 +31,9 @@ struct Configuration {
     let accessLog: AccessLogTarget?
     let log: LogSettings
     let lifecycle: LifecyclePolicy
+    let service: ServicePolicy
+    /// Who the children run as; nil: as the master.
+    let credentials: Credentials?
     /// What does not stop the start but somebody should know.
     let warnings: [String]
     /// Whether `--check` asks only whether this would run.
@@ -60,6 +63,8 @@ struct Configuration {
         lifecycle = Self.lifecycle(options.lifecycle)
         warnings = tracing.warnings + tls.warnings
         isCheck = options.check
+        service = try Self.service(options, fileText: fileText)
+        credentials = try Credentials(user: options.lifecycle.user, group: options.lifecycle.group)
         configPath = options.config
         self.fileText = fileText
         worker = try Self.worker(options, tls, isTracing: tracing.exporter != nil, resolve: resolve)
@@ -147,6 +152,16 @@ struct Configuration {
         LifecyclePolicy(
             readyTimeoutNs: options.readyTimeout, drainingGenerationsMax: options.maxDraining,
             workerStallNs: options.workerStallTimeout)
+    }
+
+    private static func service(
+        _ options: CommandLineOptions, fileText: String?
+    ) throws(StartFailure) -> ServicePolicy {
+        guard options.lifecycle.watchConfig else { return ServicePolicy(pidFile: options.lifecycle.pidFile) }
+        guard let path = options.config, let fileText else {
+            throw .usage("--watch-config has nothing to watch; add --config FILE, or leave it out")
+        }
+        return ServicePolicy(pidFile: options.lifecycle.pidFile, watched: .init(path: path, text: fileText))
     }
 
     private static func pool(_ options: UpstreamOptions) -> WorkerConfiguration.PoolLimits {

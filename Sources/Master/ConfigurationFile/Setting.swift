@@ -76,6 +76,10 @@ extension Setting {
         seconds("lifecycle.ready_timeout", "--ready-timeout", \.lifecycle.readyTimeout),
         count("lifecycle.draining_max", "--max-draining", \.lifecycle.maxDraining),
         seconds("lifecycle.worker_stall_timeout", "--worker-stall-timeout", \.lifecycle.workerStallTimeout),
+        flag("lifecycle.watch_config", "--watch-config", \.lifecycle.watchConfig),
+        text("lifecycle.pid_file", "--pid-file", \.lifecycle.pidFile),
+        text("lifecycle.user", "--user", \.lifecycle.user),
+        text("lifecycle.group", "--group", \.lifecycle.group),
     ]
 
     private static let tracing = [

@@ -14,6 +14,8 @@ final class ListenerSet {
     let wanted: ListenAddress
     /// Where clients are accepted, with the real port.
     let address: ListenAddress
+    /// Whether a service manager has opened the sockets: then there are no more of them, and each is everybody's.
+    let isInherited: Bool
     private var sockets: [Listener]
 
     /// The kernel cuts it to net.core.somaxconn.
@@ -29,20 +31,28 @@ final class ListenerSet {
         defer { withExtendedLifetime(probe) {} }
         self.wanted = wanted
         self.address = address
+        isInherited = false
         sockets = try (0..<count).map { (_) throws(StartFailure) in try Self.listening(at: address) }
     }
 
     /// Takes over sockets that listen already.
-    init(wanted: ListenAddress, adopting descriptors: [Int32]) {
+    /// - Parameter isInherited: As the set that had them said.
+    init(wanted: ListenAddress, adopting descriptors: [Int32], isInherited: Bool = false) {
         self.wanted = wanted
+        self.isInherited = isInherited
         sockets = descriptors.map(Listener.init(adopting:))
         address = wanted.with(port: sockets.first?.port ?? wanted.port)
+    }
+
+    /// Takes over what a service manager has opened, in place of what is wanted.
+    convenience init(wanted: ListenAddress, inheriting sockets: InheritedSockets) {
+        self.init(wanted: wanted, adopting: sockets.descriptors, isInherited: true)
     }
 
     /// Opens more sockets where workers have become more.
     /// - Throws: `StartFailure` of kind run time that names the address; the set is as it was then.
     func grow(to count: Int) throws(StartFailure) {
-        guard count > sockets.count else { return }
+        guard count > sockets.count, !isInherited else { return }
         sockets += try (sockets.count..<count).map { (_) throws(StartFailure) in try Self.listening(at: address) }
     }
 
@@ -69,6 +79,7 @@ final class ListenerSet {
 
     /// The sockets that one of `count` workers accepts from: every socket has somebody, every worker has one.
     func descriptors(worker slot: Int, of count: Int) -> [Int32] {
+        guard !isInherited else { return descriptors }
         guard sockets.count >= count else { return [sockets[slot % sockets.count].descriptor] }
         return stride(from: slot, to: sockets.count, by: count).map { sockets[$0].descriptor }
     }

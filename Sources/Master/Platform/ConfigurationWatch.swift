@@ -44,6 +44,9 @@ final class ConfigurationWatch {
         quiet.eventOccurred(nowNs: nowNs)
     }
 
+    /// Somebody has read this text: it is no change.
+    func note(_ text: String) { self.text = text }
+
     /// - Returns: True when the file has come to rest with a text that it did not have before.
     func changed(nowNs: UInt64) -> Bool {
         if takeEvents() { quiet.eventOccurred(nowNs: nowNs) }

@@ -9,6 +9,8 @@ import ShmRing
 struct PIDFile {
     let path: String
 
+    var exists: Bool { unsafe access(path, F_OK) == 0 }
+
     /// Writes this process's number; over a file that is there already.
     func write(processID: Int32) throws(Errno) {
         let temporary = "\(path).\(processID).new"

@@ -29,6 +29,8 @@ struct Handover: Codable, Equatable {
         var ip: String?
         var port: UInt16
         var descriptors: [Int32]
+        /// Nil as false, from a program that does not know of it.
+        var isInherited: Bool?
     }
 
     struct Generation: Codable, Equatable {

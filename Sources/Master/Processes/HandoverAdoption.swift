@@ -31,7 +31,8 @@ extension Handover {
         for descriptor in descriptors { try? ProgramStart.keep(descriptor, false) }
         let sets = listeners.map { listeners in
             ListenerSet(
-                wanted: ListenAddress(ip: listeners.ip, port: listeners.port), adopting: listeners.descriptors)
+                wanted: ListenAddress(ip: listeners.ip, port: listeners.port), adopting: listeners.descriptors,
+                isInherited: listeners.isInherited ?? false)
         }
         var fleets: [Fleet] = []
         for generation in generations {

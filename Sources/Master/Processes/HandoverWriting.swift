@@ -8,7 +8,7 @@ extension Handover {
         for set in fleets.flatMap(\.heritage.listeners) where !sets.contains(where: { $0 === set }) { sets.append(set) }
         self.init(
             current: current, newest: newest, instanceBytes: instanceBytes,
-            listeners: sets.map { Listeners(ip: $0.wanted.ip, port: $0.wanted.port, descriptors: $0.descriptors) },
+            listeners: sets.map(Listeners.init),
             generations: fleets.map { Generation($0, sets) })
         tickets = TLSPlan.tickets.exported
     }
@@ -32,6 +32,13 @@ extension Handover {
     func withdraw() {
         ProgramStart.setEnvironment(Self.variable, nil)
         for descriptor in descriptors { try? ProgramStart.keep(descriptor, false) }
+    }
+}
+
+extension Handover.Listeners {
+    fileprivate init(_ set: ListenerSet) {
+        self.init(
+            ip: set.wanted.ip, port: set.wanted.port, descriptors: set.descriptors, isInherited: set.isInherited)
     }
 }
 

@@ -23,6 +23,9 @@ final class Heritage {
     let tracing: Tracing?
     let log: LogSettings
     let lifecycle: LifecyclePolicy
+    let service: ServicePolicy
+    /// Who the children run as; nil: as the master.
+    let credentials: Credentials?
 
     /// Where each worker finds connections that its predecessors hand over; empty without a predecessor.
     private var inboxes: [InboxEnds] = []
@@ -55,6 +58,8 @@ final class Heritage {
         pinnedCPUs = configuration.pinnedCPUs
         log = configuration.log
         lifecycle = configuration.lifecycle
+        service = configuration.service
+        credentials = configuration.credentials
         fileText = configuration.fileText
     }
 

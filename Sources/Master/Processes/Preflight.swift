@@ -17,7 +17,7 @@ final class Preflight {
         }
     }
 
-    private let pid: Int32
+    let pid: Int32
     private let handle: FileDescriptor
     private let output: MemoryFile
 

@@ -31,13 +31,29 @@ struct Spawner {
     private func becomeChild(_ slot: ChildSlot, _ incarnation: UInt32, control: Int32) -> Never {
         Self.closeAll(except: heritage.descriptors(for: slot, control: control))
         SignalSource.leaveToMaster()
-        let status =
-            switch slot {
-            case .worker(let index): runWorker(index, incarnation, control: control)
-            case .exporter: runExporter(control: control)
-            }
+        let status = hasTakenCredentials(slot) ? run(slot, incarnation, control: control) : 1
         // Not exit: what the master registered to happen at its own end must not happen here.
         _exit(status)
+    }
+
+    /// From here on the child is who `--user` says.
+    private func hasTakenCredentials(_ slot: ChildSlot) -> Bool {
+        guard let credentials = heritage.credentials else { return true }
+        do throws(Errno) {
+            try credentials.take()
+            return true
+        } catch {
+            heritage.log.logger(role: slot.description).error(
+                "cannot become another user", metadata: ["user": "\(credentials.name)", "reason": "\(error)"])
+            return false
+        }
+    }
+
+    private func run(_ slot: ChildSlot, _ incarnation: UInt32, control: Int32) -> Int32 {
+        switch slot {
+        case .worker(let index): runWorker(index, incarnation, control: control)
+        case .exporter: runExporter(control: control)
+        }
     }
 
     private func runWorker(_ index: Int, _ incarnation: UInt32, control: Int32) -> Int32 {

@@ -14,11 +14,15 @@ struct Supervisor: ~Copyable {
     /// Epoll's tokens; children have `2 × serial` and, for their end, one more.
     private static let signalsToken = UInt64.max
     static let preflightToken = UInt64.max - 1
+    private static let dutiesToken = UInt64.max - 2
 
     let launch: Launch
     /// As the configuration in force says.
     var logger: Logger
     private let signals: SignalSource
+    let duties: ServiceDuties
+    /// Whether a generation has ever been ready.
+    private var hasServed = false
     let poller: Poller
     var state: SupervisorState
     /// By generation.
@@ -34,15 +38,17 @@ struct Supervisor: ~Copyable {
 
     /// - Parameters:
     ///   - fleets: What there is at the beginning; not started yet, or taken over from another image.
-    ///   - signals: Opened before anything could be forked.
+    ///   - signals: Opened before anything could be forked, as what `duties` have open.
     init(
         _ launch: Launch, fleets: [Fleet], current: UInt32, newest: UInt32, signals: consuming SignalSource,
-        logger: Logger
+        duties: ServiceDuties, logger: Logger
     ) throws(Errno) {
         let poller = try Poller()
         try poller.watch(signals.descriptor, token: Self.signalsToken)
+        for descriptor in duties.descriptors { try poller.watch(descriptor, token: Self.dutiesToken) }
         self.poller = poller
         self.signals = signals
+        self.duties = duties
         self.launch = launch
         self.logger = logger
         newestGeneration = newest
@@ -63,6 +69,7 @@ struct Supervisor: ~Copyable {
 
     /// Goes on where the previous image stopped: with its generations, and with the reload that it began.
     mutating func goOn(_ draining: Set<UInt32>) -> Int32 {
+        hasServed = true
         for fleet in fleets.values { watchChildren(of: fleet) }
         for number in draining.sorted() {
             guard let fleet = fleets[number] else { continue }
@@ -75,6 +82,7 @@ struct Supervisor: ~Copyable {
     private mutating func loop() -> Int32 {
         while true {
             if let exitStatus {
+                duties.ended()
                 logger.info("ended", metadata: ["status": "\(exitStatus)"])
                 return exitStatus
             }
@@ -85,7 +93,7 @@ struct Supervisor: ~Copyable {
 
     /// Until something wants to be called, rounded up so that it is not called too early.
     private var timeoutMs: Int32 {
-        let wishes = [state.wakeAtNs] + fleets.values.map(\.state.wakeAtNs)
+        let wishes = [state.wakeAtNs, duties.wakeAtNs] + fleets.values.map(\.state.wakeAtNs)
         let wakeAtNs = (wishes.compactMap(\.self) + [nextWatchNs]).min() ?? .max
         guard wakeAtNs < .max else { return -1 }
         let nowNs = Clock.monotonicNs()
@@ -97,6 +105,20 @@ struct Supervisor: ~Copyable {
         for fleet in fleets.values { perform(fleet.state.timePassed(nowNs: nowNs), fleet) }
         perform(state.timePassed(nowNs: nowNs))
         watchWorkers(nowNs: nowNs)
+        doDuties(nowNs: nowNs)
+    }
+
+    private mutating func doDuties(nowNs: UInt64) {
+        let own = Set(fleets.values.flatMap { $0.children.values.map(\.pid) } + [preflight?.pid].compactMap(\.self))
+        if duties.timePassed(stage, nowNs: nowNs, logger, isOwn: own.contains) {
+            requestReload(.inPlace, reason: "the configuration file has changed")
+        }
+    }
+
+    private var stage: ServiceDuties.Stage {
+        guard state.isServing else { return .stopping }
+        guard hasServed else { return .starting }
+        return state.isReloading ? .reloading : .serving(generation: state.current)
     }
 
     private mutating func watchWorkers(nowNs: UInt64) {
@@ -112,6 +134,8 @@ struct Supervisor: ~Copyable {
         switch token {
         case Self.signalsToken: handleSignals()
         case Self.preflightToken: preflightMayHaveEnded()
+        // What it is about is looked up each time anyway.
+        case Self.dutiesToken: break
         default:
             guard let (fleet, child) = watched[token / 2] else { return }
             token % 2 == 0 ? readControl(fleet, child) : reap(fleet, child, serial: token / 2)
@@ -265,8 +289,9 @@ struct Supervisor: ~Copyable {
         child.kill()
     }
 
-    private func announce(_ generation: UInt32) {
+    private mutating func announce(_ generation: UInt32) {
         guard let fleet = fleets[generation] else { return }
+        hasServed = true
         let heritage = fleet.heritage
         let address = heritage.listeners[0].address
         logger.info(

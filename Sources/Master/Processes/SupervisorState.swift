@@ -87,6 +87,14 @@ struct SupervisorState {
         }
     }
 
+    /// True from a request to its end, whatever that is.
+    var isReloading: Bool {
+        switch phase {
+        case .preflight, .executing, .opening, .candidate: true
+        case .idle, .shuttingDown, .ended: false
+        }
+    }
+
     /// The new configuration may say otherwise.
     mutating func changeLimits(_ limits: Limits) {
         self.limits = limits
