@@ -45,7 +45,7 @@ final class TLSSession: Transport {
     private(set) var memory: SessionMemory?
     /// What the session asked for by name.
     private(set) var serverName = ""
-    /// The last read took everything that the socket had.
+    /// The last read took everything that the socket had, and nothing has come since.
     private var isSocketEmpty = false
     private var sawEnd = false
     private var socketError: Int32 = 0
@@ -128,6 +128,8 @@ final class TLSSession: Transport {
     var mayHaveBytes: Bool { unsafe !isSocketEmpty || SSL_has_pending(ssl) == 1 }
 
     // MARK: Transport
+
+    override func socketBecameReadable() { isSocketEmpty = false }
 
     override var hasBacklog: Bool { backlog != nil }
 
