@@ -84,6 +84,7 @@ def progress(text: str) -> None:
 
 
 COMPARED = ("relay", "nginx", "haproxy", OURS, TRACED)
+TLS_PEERS = ("nginx", "haproxy", "h2o", "nghttpx", OURS, TRACED)
 BODY_PEERS = ("relay", "nginx", "haproxy", "h2o", OURS)
 
 CASES: dict[str, LoadCase | MemoryCase | DeliveryCase] = {
@@ -101,6 +102,10 @@ CASES: dict[str, LoadCase | MemoryCase | DeliveryCase] = {
                  FullLoad(256, BASE_REQUESTS * 2 // 3), Arrangement(connections=256)),
         LoadCase("c2048", "1 KiB responses, 2,048 connections, one worker", COMPARED,
                  FullLoad(2048, BASE_REQUESTS * 2 // 3), Arrangement(connections=2048)),
+        LoadCase("tls-h1", "1 KiB responses over TLS, HTTP/1.1, 16 connections, one worker", TLS_PEERS,
+                 FullLoad(16, BASE_REQUESTS // 2), Arrangement(connections=16, is_tls=True)),
+        LoadCase("tls-h2", "1 KiB responses over TLS, HTTP/2, 16 connections with 16 streams each, one worker", TLS_PEERS,
+                 FullLoad(16, BASE_REQUESTS // 2, streams=16), Arrangement(connections=256, is_tls=True)),
         LoadCase("latency", "Latency at 2,000 requests a second over 16 connections, 1 KiB responses, one worker",
                  ("relay", "nghttpx", "nginx", "haproxy", OURS, TRACED),
                  PacedLoad(16, 2000 * LATENCY_SECONDS, rate=2000), Arrangement(connections=16)),

@@ -1,6 +1,6 @@
 """The load: h2load at full speed, requests at a fixed rate for latency, and a holder of idle connections.
 
-All of it is HTTP/1.1 over keep-alive connections, each of which awaits its answer before it asks again.
+Nearly all of it is HTTP/1.1 over keep-alive connections, each of which awaits its answer before it asks again.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perf.machine import program
@@ -26,6 +26,7 @@ class Destination:
     cpu: int | None
     pace: Path
     """The program built from pace.c."""
+    scheme: str = "http"
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,18 @@ class FullLoad:
     connections: int
     requests: int
     path: str = "/"
+    streams: int = 0
+    """Requests at a time on each connection, over HTTP/2; 0 is HTTP/1.1."""
 
     def warm_up(self) -> FullLoad:
         """A short load of the same kind, which fills the pools and the caches of a fresh proxy."""
-        return FullLoad(self.connections, max(2 * self.connections, self.requests // 20), self.path)
+        return replace(self, requests=max(2 * self.connections, self.requests // 20))
 
     def start(self, destination: Destination) -> Child:
         argv = [
-            program("h2load"), "--h1", "-t", "1", "-c", str(self.connections), "-n", str(self.requests),
-            f"http://127.0.0.1:{destination.port}{self.path}",
+            program("h2load"), *(["-m", str(self.streams)] if self.streams else ["--h1"]),
+            "-t", "1", "-c", str(self.connections), "-n", str(self.requests),
+            f"{destination.scheme}://127.0.0.1:{destination.port}{self.path}",
         ]
         return Child("h2load", argv, destination.directory, destination.cpu)
 

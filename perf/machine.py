@@ -14,7 +14,7 @@ from pathlib import Path
 from perf.processes import CLOCK_TICKS_PER_SECOND, BenchError
 
 # Program to the Debian package that has it. Without these nothing can be measured; other proxies are optional.
-NEEDED_PROGRAMS = {"cc": "gcc", "h2load": "nghttp2-client", "nginx": "nginx", "taskset": "util-linux"}
+NEEDED_PROGRAMS = {"cc": "gcc", "h2load": "nghttp2-client", "nginx": "nginx", "openssl": "openssl", "taskset": "util-linux"}
 DESCRIPTORS_WANTED = 20_000
 
 

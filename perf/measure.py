@@ -16,7 +16,7 @@ from pathlib import Path
 
 from perf.load import Destination, IdleConnections, Load, LoadResult
 from perf.machine import Placement, busy_seconds, reaped_seconds
-from perf.origin import Collector, Received, free_port
+from perf.origin import Collector, Received, certificate, free_port
 from perf.peers import Peer, Programs, RunningPeer, Setting
 from perf.processes import BenchError, CpuTime, TreeMemory, TreeReading
 
@@ -54,6 +54,8 @@ class Arrangement:
     workers: int = 1
     connections: int = 64
     is_pinned: bool = True
+    is_tls: bool = False
+    """Clients come through TLS; the backend is spoken to in plain HTTP."""
 
 
 @dataclass
@@ -84,9 +86,11 @@ def running(bench: Bench, peer: Peer, arrangement: Arrangement, needle: str | No
             collector = stack.enter_context(Collector(bench.programs.sink, directory, load_cpu, needle))
         setting = Setting(
             directory, free_port(), bench.backend_port, arrangement.workers, arrangement.connections,
-            bench.programs, collector.port if collector else None)
+            bench.programs, collector.port if collector else None,
+            certificate(bench.directory) if arrangement.is_tls else None)
         proxy = stack.enter_context(RunningPeer(peer, setting, proxy_cpu))
-        yield Running(proxy, Destination(setting.port, directory, load_cpu, bench.programs.pace), collector)
+        yield Running(proxy, Destination(
+            setting.port, directory, load_cpu, bench.programs.pace, "https" if arrangement.is_tls else "http"), collector)
 
 
 # CPU time and latency

@@ -54,6 +54,19 @@ BACKEND_BODY = """\
 """
 
 
+def certificate(directory: Path) -> Path:
+    """One PEM file with a P-256 key and its certificate, made when it is first asked for."""
+    path = directory / "tls.pem"
+    if not path.exists():
+        key = directory / "tls.key"
+        subprocess.run(
+            [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+             "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", directory / "tls.crt"],
+            check=True, capture_output=True)
+        path.write_bytes(key.read_bytes() + (directory / "tls.crt").read_bytes())
+    return path
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -42,6 +42,8 @@ class Setting:
     """Clients that may be connected at once."""
     programs: Programs
     collector_port: int | None = None
+    certificate: Path | None = None
+    """One file with certificate and key: clients are served through TLS, by HTTP/1.1 and HTTP/2."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,11 @@ class RunningPeer(Child):
 
     def __init__(self, peer: Peer, setting: Setting, cpu: int | None):
         self.port = setting.port
+        self.is_tls = setting.certificate is not None
         super().__init__(peer.name, peer.command(setting), setting.directory, cpu)
 
     def await_ready(self) -> None:
-        self.wait_until_serving(self.port)
+        self.wait_until_serving(self.port, self.is_tls)
 
 
 def relay_command(setting: Setting) -> list[str]:
@@ -85,7 +88,8 @@ NGINX_PROXY = """\
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port} reuseport backlog=4096;
+        {tls_files}
+        listen 127.0.0.1:{port} {tls} reuseport backlog=4096;
         location / {{
             proxy_pass http://backend;
             proxy_http_version 1.1;
@@ -98,8 +102,11 @@ NGINX_PROXY = """\
 
 
 def nginx_command(setting: Setting) -> list[str]:
+    file = setting.certificate
+    tls = f"ssl http2; ssl_certificate {file}; ssl_certificate_key {file}; ssl_protocols TLSv1.2 TLSv1.3;" if file else ""
     body = NGINX_PROXY.format(
-        port=setting.port, backend_port=setting.backend_port, connections=setting.connections)
+        port=setting.port, backend_port=setting.backend_port, connections=setting.connections,
+        tls="ssl http2" if file else "", tls_files=tls.removeprefix("ssl http2; "))
     # Clients and upstreams need two slots a client; nginx closes idle clients when fewer than a sixteenth are free.
     path = write_nginx_configuration(
         setting.directory, setting.workers, connections=3 * setting.connections + 512, body=body)
@@ -122,7 +129,7 @@ defaults
     option forwardfor
     http-reuse always
 listen proxy
-    bind 127.0.0.1:{port} backlog 4096
+    bind 127.0.0.1:{port} backlog 4096{tls}
     maxconn {connections}
     server backend 127.0.0.1:{backend_port}
 """
@@ -132,7 +139,8 @@ def haproxy_command(setting: Setting) -> list[str]:
     path = setting.directory / "haproxy.cfg"
     path.write_text(HAPROXY_CONFIGURATION.format(
         workers=setting.workers, connections=setting.connections + 64,
-        port=setting.port, backend_port=setting.backend_port))
+        port=setting.port, backend_port=setting.backend_port,
+        tls=f" ssl crt {setting.certificate} alpn h2,http/1.1" if setting.certificate else ""))
     return [program("haproxy"), "-db", "-f", str(path)]
 
 
@@ -140,7 +148,7 @@ H2O_CONFIGURATION = """\
 {user}
 num-threads: {workers}
 max-connections: {connections}
-listen: {{ host: 127.0.0.1, port: {port} }}
+listen: {{ host: 127.0.0.1, port: {port}{tls} }}
 proxy.preserve-host: ON
 proxy.timeout.keepalive: 600000
 http1-request-timeout: 600
@@ -156,25 +164,32 @@ def h2o_command(setting: Setting) -> list[str]:
     path = setting.directory / "h2o.conf"
     path.write_text(H2O_CONFIGURATION.format(
         user="user: root" if os.geteuid() == 0 else "", workers=setting.workers,
-        connections=setting.connections + 64, port=setting.port, backend_port=setting.backend_port))
+        connections=setting.connections + 64, port=setting.port, backend_port=setting.backend_port,
+        tls=f", ssl: {{ certificate-file: {setting.certificate}, key-file: {setting.certificate} }}"
+        if setting.certificate else ""))
     return [program("h2o"), "-c", str(path)]
 
 
 def nghttpx_command(setting: Setting) -> list[str]:
+    tls = [str(setting.certificate), str(setting.certificate)] if setting.certificate else []
     return [
-        program("nghttpx"), "--conf=/dev/null", f"--frontend=127.0.0.1,{setting.port};no-tls",
+        program("nghttpx"), "--conf=/dev/null", f"--frontend=127.0.0.1,{setting.port}{'' if tls else ';no-tls'}",
         f"--backend=127.0.0.1,{setting.backend_port}", f"--workers={setting.workers}",
         "--add-x-forwarded-for", "--accesslog-file=/dev/null", "--errorlog-file=/dev/stderr",
         "--backend-keep-alive-timeout=600s", "--frontend-read-timeout=600s", "--frontend-keep-alive-timeout=600s",
+        *(reversed(tls)),
     ]
 
 
 def load_balancer_command(setting: Setting) -> list[str]:
     command = [
-        str(setting.programs.load_balancer), "--address", "127.0.0.1", "--port", str(setting.port),
+        str(setting.programs.load_balancer), "--address", "127.0.0.1",
+        "--tls-port" if setting.certificate else "--port", str(setting.port),
         "--backend", f"127.0.0.1:{setting.backend_port}", "--workers", str(setting.workers),
         "--log-level", "warning",
     ]
+    if setting.certificate:
+        command += ["--tls-cert", str(setting.certificate), "--tls-key", str(setting.certificate)]
     if setting.collector_port is not None:
         command += ["--otel-endpoint", f"http://127.0.0.1:{setting.collector_port}"]
     return command

@@ -11,6 +11,7 @@ import http.client
 import os
 import re
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -98,9 +99,9 @@ class Child:
         """The port that the process prints as "port=N" once it listens."""
         return int(self._wait_for(lambda: re.search(r"port=(\d+)\n", self.output()), "print its port").group(1))
 
-    def wait_until_serving(self, port: int) -> None:
+    def wait_until_serving(self, port: int, is_tls: bool = False) -> None:
         """Returns when a GET of / on 127.0.0.1:`port` is answered with 200."""
-        self._wait_for(lambda: answers_ok(port), f"answer on port {port}")
+        self._wait_for(lambda: answers_ok(port, is_tls), f"answer on port {port}")
 
     def _wait_for(self, condition: Callable[[], Result | None], what: str) -> Result:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -114,8 +115,11 @@ class Child:
             f"{self.name} did not {what} within {READY_TIMEOUT_SECONDS} s; it said:\n{self.tail()}")
 
 
-def answers_ok(port: int) -> bool:
+def answers_ok(port: int, is_tls: bool = False) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    if is_tls:
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
     try:
         connection.request("GET", "/")
         response = connection.getresponse()

@@ -54,6 +54,7 @@ class Connection {
 
     /// A transport may wait for the other direction than the one that is asked for.
     private final func noticed(_ readiness: Readiness, _ transport: Transport) {
+        if isReadable { transport.socketBecameReadable() }
         if readiness.isWritable, transport.hasBacklog { handOn(transport) }
         if readiness.isWritable, transport.receiveAwaitsWritable { isReadable = true }
         if readiness.isReadable, transport.sendAwaitsReadable { isWritable = true }

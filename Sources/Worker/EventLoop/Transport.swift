@@ -23,6 +23,9 @@ class Transport {
     /// Something that a send took has not reached the kernel.
     var hasBacklog: Bool { false }
 
+    /// The socket has something to read, or may have.
+    func socketBecameReadable() {}
+
     /// Puts bytes into the free part of `buffer`, which is not empty.
     func receive(into buffer: ByteBuffer) -> IOResult { preconditionFailure("a transport that cannot receive") }
 

@@ -8,6 +8,8 @@ import Glibc
 @safe
 final class TLSContext {
     let handle: OpaquePointer
+    /// Where a session joins what is to share a record; empty in between.
+    let scratch = ByteBuffer(capacity: TLSSession.recordBytesMax)
 
     private static let sharedGroups = "X25519:P-256:P-384"
     /// OpenSSL's own three, the cheapest first.

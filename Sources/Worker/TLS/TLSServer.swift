@@ -98,7 +98,7 @@ public final class TLSServer: @unchecked Sendable {
         // One ticket a handshake: a client that opens several connections at once may use it for all of them.
         _ = unsafe SSL_CTX_set_num_tickets(handle, 1)
         _ = unsafe SSL_CTX_set_timeout(handle, Int(TicketKeys.epochSeconds))
-        let sessionContext = Array("load_balancer".utf8)
+        let sessionContext = try Self.sessionContext(settings)
         _ = unsafe SSL_CTX_set_session_id_context(handle, sessionContext, UInt32(sessionContext.count))
         try askForCertificates(context, settings)
         // Not retained: this object owns the contexts.
@@ -109,6 +109,19 @@ public final class TLSServer: @unchecked Sendable {
         if places.contains(where: { $0.leaves.contains { !$0.staple.isEmpty } }) {
             unsafe lb_ssl_ctx_set_status_callback(handle, TLSThunks.staple)
         }
+    }
+
+    /// Sessions are resumed only where clients are asked the same: one of before a CA was given, or of another CA, must
+    /// not pass for a client that has shown a certificate.
+    private static func sessionContext(_ settings: TLSServerSettings) throws(TLSProblem) -> [UInt8] {
+        guard let path = settings.clientCAPath else { return Array("load_balancer".utf8) }
+        let asked = try FileBytes.read(path, what: "CA file") + [settings.requiresClientCertificate ? 1 : 0]
+        var digest = [UInt8](repeating: 0, count: 32)
+        var count: UInt32 = 32
+        guard unsafe EVP_Digest(asked, asked.count, &digest, &count, EVP_sha256(), nil) == 1 else {
+            preconditionFailure("SHA-256 fails: \(TLSErrors.take() ?? "")")
+        }
+        return digest
     }
 
     private func askForCertificates(_ context: TLSContext, _ settings: TLSServerSettings) throws(TLSProblem) {
@@ -144,10 +157,14 @@ public final class TLSServer: @unchecked Sendable {
         unsafe ALPN.choose(from: offered.span, by: protocolList)
     }
 
-    /// The response to staple to the certificate that a session uses; empty without one.
+    /// The response to staple to the certificate that a session uses; empty without one, and when it has become too
+    /// old: a client could take that for an attack.
     func staple(for certificate: OpaquePointer) -> [UInt8] {
         for place in places {
-            for leaf in place.leaves where unsafe leaf.certificate == certificate { return leaf.staple }
+            for leaf in place.leaves where unsafe leaf.certificate == certificate {
+                let isCurrent = unsafe lb_ocsp_check(leaf.staple, leaf.staple.count, certificate) == 1
+                return isCurrent ? leaf.staple : []
+            }
         }
         return []
     }

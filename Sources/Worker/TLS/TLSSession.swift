@@ -31,13 +31,13 @@ final class TLSSession: Transport {
     }
 
     /// The largest piece that one record holds (RFC 8446 §5.1).
-    private static let recordBytesMax = 16384
+    static let recordBytesMax = 16384
     /// Several records, and what a peer may make us answer without reading.
     private static let backlogBytesMax = 65536
 
     private let ssl: OpaquePointer
     private let descriptor: Int32
-    private let isServer: Bool
+    private let scratch: ByteBuffer
     /// Keeps the context and what its callbacks need alive.
     private let owner: AnyObject
     private(set) var state = State.handshaking
@@ -45,7 +45,7 @@ final class TLSSession: Transport {
     private(set) var memory: SessionMemory?
     /// What the session asked for by name.
     private(set) var serverName = ""
-    /// The last read took everything that the socket had.
+    /// The last read took everything that the socket had, and nothing has come since.
     private var isSocketEmpty = false
     private var sawEnd = false
     private var socketError: Int32 = 0
@@ -60,7 +60,7 @@ final class TLSSession: Transport {
             preconditionFailure("OpenSSL makes no session: \(TLSErrors.take() ?? "")")
         }
         unsafe ssl = session
-        self.isServer = isServer
+        scratch = context.scratch
         self.descriptor = descriptor
         self.owner = owner
         super.init()
@@ -128,6 +128,8 @@ final class TLSSession: Transport {
     var mayHaveBytes: Bool { unsafe !isSocketEmpty || SSL_has_pending(ssl) == 1 }
 
     // MARK: Transport
+
+    override func socketBecameReadable() { isSocketEmpty = false }
 
     override var hasBacklog: Bool { backlog != nil }
 
@@ -210,13 +212,15 @@ final class TLSSession: Transport {
         if backlog != nil, case let result = flush(), result != .bytes(0) { return result }
         let room = Self.recordBytesMax - buffer.readableBytes
         guard room > 0, countMax > 0 else { return send(from: buffer, countMax: buffer.readableBytes) }
-        let joined = ByteBuffer(capacity: Self.recordBytesMax)
-        joined.append(buffer.readable)
         let count = min(room, countMax, next.readableBytes)
-        joined.append(next.readable.extracting(first: count))
-        let result = sendRecord(from: joined, countMax: joined.readableBytes)
-        guard case .bytes(let sent) = result else { return result }
-        precondition(joined.isEmpty, "a record was cut")
+        scratch.append(buffer.readable)
+        scratch.append(next.readable.extracting(first: count))
+        let result = sendRecord(from: scratch, countMax: scratch.readableBytes)
+        guard case .bytes(let sent) = result else {
+            scratch.reset()
+            return result
+        }
+        precondition(scratch.isEmpty, "a record was cut")
         buffer.consume(buffer.readableBytes)
         next.consume(count)
         guard countMax > count, !next.isEmpty, case .bytes(let more) = send(from: next, countMax: countMax - count)

@@ -56,6 +56,20 @@ import Testing
         #expect(small.text == "lo")
     }
 
+    /// Else they would lie in the socket without another event.
+    @Test func whatCameWhileBytesWaitedInsideIsReadToo() throws {
+        let pair = try openPair()
+        _ = pair.client.send(from: .holding("hello"), countMax: 5)
+        let buffer = ByteBuffer(capacity: 3)
+        #expect(pair.server.receive(into: buffer) == .bytes(3))
+        _ = pair.client.send(from: .holding(" world"), countMax: 6)
+        pair.server.socketBecameReadable()
+        let rest = ByteBuffer(capacity: 100)
+        #expect(pair.server.receive(into: rest) == .bytes(8))
+        #expect(rest.text == "lo world")
+        #expect(pair.server.isDrained)
+    }
+
     @Test func headAndBodyShareARecord() throws {
         let pair = try openPair()
         let head = ByteBuffer.holding("head ")

@@ -88,6 +88,22 @@ import Testing
         #expect(!connect(server, client, SessionMemory()))
     }
 
+    /// Else a ticket of before a reload would do instead of a certificate.
+    @Test func aSessionWithoutACertificateIsNotResumedWhereOneIsAskedFor() throws {
+        let tickets = TicketKeys()
+        let (client, memory) = (try TLSPair.client(), SessionMemory())
+        #expect(!connect(try TLSPair.server("a", tickets: tickets), client, memory))
+        let strict = try TLSPair.server("a", tickets: tickets) { $0.clientCAPath = TestCertificates.shared.caPath }
+        let outcome = TLSPair(strict, client, memory: memory).shakeHands().server
+        #expect(outcome == .failed("peer did not return a certificate"))
+        let lenient = try TLSPair.server("a", tickets: tickets) {
+            $0.clientCAPath = TestCertificates.shared.caPath
+            $0.requiresClientCertificate = false
+        }
+        #expect(!connect(lenient, client, memory))
+        #expect(connect(lenient, client, memory))
+    }
+
     @Test func whoeverHasTheKeysResumes() throws {
         let tickets = TicketKeys()
         let (client, memory) = (try TLSPair.client(), SessionMemory())
