@@ -1,4 +1,5 @@
 import Glibc
+import ShmRing
 
 /// Memory that grows, for the bodies of posts.
 ///
@@ -231,6 +232,28 @@ struct ByteWriter: ~Copyable {
         precondition(start >= 0 && start <= count)
         let bytes = unsafe UnsafeRawBufferPointer(start: base + start, count: count - start)
         return unsafe bytes.withMemoryRebound(to: UInt8.self) { unsafe body($0.span) }
+    }
+}
+
+extension ByteWriter {
+    /// Appends a template with its gaps filled from a record.
+    ///
+    /// Room for all of it is made once. A text is read in pieces of sixteen bytes, up to fifteen bytes behind its end,
+    /// which the record has (`RequestReader`).
+    /// - Returns: False when a text is not ASCII; then nothing was appended.
+    mutating func append(
+        _ template: RequestTemplate, _ fill: RequestFill, of record: RawSpan
+    ) -> Bool {
+        // No text stands in a tree more than three times.
+        let bytesMax = template.fixedBytes + 3 * record.byteCount
+        reserve(bytesMax)
+        let start = unsafe base + count
+        // The record outlives this call, and with it the address.
+        let source = unsafe record.withUnsafeBytes { $0.baseAddress! }
+        let (bytes, isASCII) = unsafe template.fill(start, fill, from: source)
+        precondition(bytes <= bytesMax - RequestTemplate.overshootBytes)
+        if isASCII { count += bytes }
+        return isASCII
     }
 }
 

@@ -16,7 +16,15 @@ protocol OTLPFormat: SpanSink, ~Copyable {
 
     mutating func rollBack(to mark: Int)
 
+    /// A short way for the record of a usual request, if there is one.
+    /// - Returns: How many spans were added; nil: none, `TreeWalk.walk` has to see the record.
+    mutating func addUsual(_ record: RawSpan, _ walk: inout TreeWalk) -> Int?
+
     /// Completes the request and starts the next one.
     /// - Parameter replacement: Storage for the next one.
     mutating func finish(replacement: ByteStorage) -> PostBody
+}
+
+extension OTLPFormat where Self: ~Copyable {
+    mutating func addUsual(_ record: RawSpan, _ walk: inout TreeWalk) -> Int? { nil }
 }

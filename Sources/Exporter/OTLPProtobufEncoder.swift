@@ -14,7 +14,7 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     static let contentType = "application/x-protobuf"
 
     /// Field numbers with wire types, as they stand before a field.
-    private enum Tag {
+    enum Tag {
         static let requestResourceSpans: UInt8 = 0x0A
         static let resourceSpansResource: UInt8 = 0x0A
         static let resourceSpansScopeSpans: UInt8 = 0x12
@@ -60,6 +60,8 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     private let headBytes: Int
     private var spanStart = 0
     private var eventStart = 0
+    private var templates = RequestTemplates()
+    private let fill = RequestFill()
     /// The tag of attributes here: a span's or an event's.
     private var attributeTag = Tag.spanAttribute
 
@@ -107,6 +109,26 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
         out.append(Tag.resourceSpansScopeSpans)
         out.append(littleEndian: UInt32(0))
         out.append(Self.field(Tag.scopeSpansScope, scopeMessage))
+    }
+
+    // MARK: Usual requests
+
+    /// Fills a template, where the names are those that templates have.
+    mutating func addUsual(_ record: RawSpan, _ walk: inout TreeWalk) -> Int? {
+        guard walk.naming == .classic, let request = RequestReader(record) else { return nil }
+        let shape = RequestTemplates.shape(of: request)
+        guard let template = templates[shape] ?? makeTemplate(shape, record, &walk) else { return nil }
+        fill.load(request)
+        return out.append(template, fill, of: request.bytes) ? RequestReader.spanCount : nil
+    }
+
+    @inline(never)
+    private mutating func makeTemplate(_ shape: Int, _ record: RawSpan, _ walk: inout TreeWalk) -> RequestTemplate? {
+        var sketch = RequestSketch()
+        guard walk.walk(record, into: &sketch) == RequestReader.spanCount, sketch.hasDistinctIDs else { return nil }
+        let template = RequestTemplate(sketch)
+        templates[shape] = template
+        return template
     }
 
     // MARK: Spans
@@ -272,10 +294,14 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     private mutating func closeMessage(at offset: Int) {
         let length = UInt32(out.count - offset - 4)
         precondition(length < 1 << 28, "a message of \(length) bytes")
-        let padded =
-            (length & 0x7F | 0x80) | (length >> 7 & 0x7F | 0x80) << 8 | (length >> 14 & 0x7F | 0x80) << 16
+        out.patch(littleEndian: Self.paddedLength(length), at: offset)
+    }
+
+    /// A length below 2²⁸ as a varint of four bytes, the first in the lowest byte.
+    @inline(__always)
+    static func paddedLength(_ length: UInt32) -> UInt32 {
+        (length & 0x7F | 0x80) | (length >> 7 & 0x7F | 0x80) << 8 | (length >> 14 & 0x7F | 0x80) << 16
             | (length >> 21) << 24
-        out.patch(littleEndian: padded, at: offset)
     }
 
     @inline(__always)
@@ -293,7 +319,7 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
         return bytes + [UInt8(rest)]
     }
 
-    private static func field(_ tag: UInt8, _ content: [UInt8]) -> [UInt8] {
+    static func field(_ tag: UInt8, _ content: [UInt8]) -> [UInt8] {
         [tag] + varint(UInt64(content.count)) + content
     }
 

@@ -125,6 +125,7 @@ struct SpanBatcher<Format: OTLPFormat & ~Copyable>: ~Copyable {
         _ ring: Int, _ consumer: inout SegmentConsumer, _ walk: inout TreeWalk, _ format: inout Format
     ) -> (result: Int?, end: SegmentConsumer.Position)? {
         consumer.next(slot: ring) { record in
+            if let spans = format.addUsual(record, &walk) { return spans }
             let mark = format.byteCount
             let spans = walk.walk(record, into: &format)
             if spans == nil { format.rollBack(to: mark) }

@@ -32,10 +32,9 @@ struct TraceTree {
     /// - Returns: Nil when the record is malformed or holds no span that means anything.
     init?(record: RawSpan, _ walk: inout TreeWalk) {
         var collector = Collector()
-        guard let tree = TreeReader(record), walk.walk(record, into: &collector) != nil, !collector.nodes.isEmpty
-        else { return nil }
-        traceID = tree.traceID
-        parentSpanID = tree.parentSpanID
+        guard walk.walk(record, into: &collector) != nil, !collector.nodes.isEmpty else { return nil }
+        traceID = collector.traceID
+        parentSpanID = collector.parentSpanID
         nodes = collector.nodes
         linkChildren()
     }
@@ -55,11 +54,15 @@ struct TraceTree {
 
     private struct Collector: SpanSink {
         var nodes: [Node] = []
+        var traceID: (high: UInt64, low: UInt64) = (0, 0)
+        var parentSpanID: UInt64 = 0
         private var event: Event?
 
         init() {}
 
         mutating func spanBegan(_ span: SpanFacts, of tree: TreeReader) {
+            traceID = tree.traceID
+            parentSpanID = tree.parentSpanID
             nodes.append(Node(facts: span))
         }
 

@@ -38,19 +38,26 @@ struct TreeWalk {
     private static let hasIsRemote: UInt32 = 0x100
     private static let isRemote: UInt32 = 0x200
 
+    let naming: ExporterConfiguration.AttributeNaming
     private let rules: AttributeRules
+    private let expander = RequestExpander()
     /// Ids of the spans of the current tree, for their children; a parent's index has 8 bits.
     private var spanIDs = [UInt64](repeating: 0, count: 256)
     /// Spans, events and attributes left out because their numbers mean nothing.
     private(set) var unknownCount: UInt64 = 0
 
     init(naming: ExporterConfiguration.AttributeNaming) {
+        self.naming = naming
         rules = AttributeRules(naming)
     }
 
     /// - Parameter record: One whole record.
     /// - Returns: How many spans the sink was told of, or nil when the record is malformed.
     mutating func walk<Sink: SpanSink & ~Copyable>(_ record: RawSpan, into sink: inout Sink) -> Int? {
+        expander.withTree(record) { walkTree($0, into: &sink) }
+    }
+
+    private mutating func walkTree<Sink: SpanSink & ~Copyable>(_ record: RawSpan, into sink: inout Sink) -> Int? {
         guard var tree = TreeReader(record), tree.traceID.high | tree.traceID.low != 0 else { return nil }
         var spans = 0
         var index = 0
@@ -155,11 +162,15 @@ struct TreeWalk {
         return SpanFacts(
             id: span.id, parentID: parentID, name: name, kind: kind,
             startUnixNs: sum(tree.baseUnixNs, span.startOffsetNs), endUnixNs: sum(tree.baseUnixNs, span.endOffsetNs),
-            flags: UInt32(tree.traceFlags) | hasIsRemote | (isChildOfRemote ? isRemote : 0))
+            flags: flags(tree.traceFlags, isChildOfRemote: isChildOfRemote))
+    }
+
+    static func flags(_ traceFlags: UInt8, isChildOfRemote: Bool) -> UInt32 {
+        UInt32(traceFlags) | hasIsRemote | (isChildOfRemote ? isRemote : 0)
     }
 
     /// A sum that stays at the end of time, so that start ≤ end holds for any numbers.
-    private static func sum(_ base: UInt64, _ offset: UInt64) -> UInt64 {
+    static func sum(_ base: UInt64, _ offset: UInt64) -> UInt64 {
         let (sum, overflow) = base.addingReportingOverflow(offset)
         return overflow ? .max : sum
     }

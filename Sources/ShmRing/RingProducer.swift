@@ -3,7 +3,7 @@ import Glibc
 
 /// The writing end of one ring. Exactly one process at a time holds one for a given slot.
 ///
-///     reserve ──► TreeWriter (bytes nobody can see) ──► publish (tail moves, consumer woken if asleep)
+///     reserve ──► writer (bytes nobody can see) ──► publish (tail moves, consumer woken if asleep)
 ///        └─ no room: counted, nil                └─ dropped: nothing happened
 ///
 /// Never blocks and never waits for the consumer. `head` is read only when the last value seen leaves
@@ -53,16 +53,18 @@ public struct RingProducer: ~Copyable {
     /// - Parameter bytesMax: What the tree may take at most, up to 64 KiB; attributes beyond are cut.
     /// - Returns: Nil when the ring is full; the loss is counted.
     public mutating func reserve(bytesMax: Int) -> TreeWriter? {
-        precondition(bytesMax > 0 && bytesMax <= Int(LB_RECORD_BYTES_MAX), "reserve of \(bytesMax) bytes")
-        let wanted = (UInt64(bytesMax) + 7) & ~7
-        let padding = paddingBytes(before: wanted)
-        guard hasRoom(for: padding + wanted) else {
-            drop(reason: .ringFull)
-            return nil
-        }
-        if padding > 0 { writePad(bytes: padding) }
-        let start = unsafe data + Int(tail & (ringBytes - 1))
-        return unsafe TreeWriter(start: start, capacityBytes: Int(wanted))
+        let wanted = (bytesMax + 7) & ~7
+        guard let start = unsafe place(bytes: wanted) else { return nil }
+        return unsafe TreeWriter(start: start, capacityBytes: wanted)
+    }
+
+    /// Room for the record of one usual request.
+    /// - Parameter textBytes: What its texts take together.
+    /// - Returns: Nil when the ring is full; the loss is counted.
+    public mutating func reserveRequest(textBytes: Int) -> RequestWriter? {
+        let wanted = RequestWriter.bytes(texts: textBytes)
+        guard let start = unsafe place(bytes: wanted) else { return nil }
+        return unsafe RequestWriter(start: start, capacityBytes: wanted)
     }
 
     /// Makes a written tree visible to the consumer, whole, and wakes it if it sleeps.
@@ -74,12 +76,33 @@ public struct RingProducer: ~Copyable {
             drop(reason: .tooLarge)
             return
         }
+        publish(bytes: bytes, spans: Int(spans))
+    }
+
+    /// Makes the record of a usual request visible, as the tree that it stands for.
+    public mutating func publish(_ writer: consuming RequestWriter, _ facts: lb_request_header) {
+        publish(bytes: writer.finish(facts), spans: RequestReader.spanCount)
+    }
+
+    private mutating func publish(bytes: Int, spans: Int) {
         tail &+= UInt64(bytes)
         treesLost = 0
         unsafe lb_count(&ring.pointee.trees_published, 1)
         unsafe lb_count(&ring.pointee.spans_published, UInt64(spans))
         unsafe lb_store_release(&ring.pointee.tail, tail)
         segment.wakeConsumerIfAsleep()
+    }
+
+    /// Where a record of at most `bytes`, a multiple of 8, may be written. Without room the loss is counted.
+    private mutating func place(bytes: Int) -> UnsafeMutableRawPointer? {
+        precondition(bytes > 0 && bytes <= Int(LB_RECORD_BYTES_MAX), "a record of \(bytes) bytes")
+        let padding = paddingBytes(before: UInt64(bytes))
+        guard hasRoom(for: padding + UInt64(bytes)) else {
+            drop(reason: .ringFull)
+            return nil
+        }
+        if padding > 0 { writePad(bytes: padding) }
+        return unsafe data + Int(tail & (ringBytes - 1))
     }
 
     private enum DropReason { case ringFull, tooLarge }

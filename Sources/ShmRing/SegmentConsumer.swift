@@ -3,6 +3,7 @@ import Glibc
 
 private let recordTree = UInt16(LB_RECORD_TREE)
 private let recordPad = UInt16(LB_RECORD_PAD)
+private let recordRequest = UInt16(LB_RECORD_REQUEST)
 
 /// The reading end of every ring of a segment. Exactly one process at a time holds one.
 ///
@@ -59,7 +60,7 @@ public struct SegmentConsumer: ~Copyable {
         (0..<ringCount).allSatisfy { unreadBytes(slot: $0) == 0 }
     }
 
-    /// Reads the next tree of a ring and moves the cursor behind it.
+    /// Reads the next tree of a ring, or the record that stands for one, and moves the cursor behind it.
     /// - Parameters:
     ///   - slot: The ring.
     ///   - body: Called with the record's bytes, which are valid only inside the call.
@@ -67,7 +68,7 @@ public struct SegmentConsumer: ~Copyable {
     public mutating func next<R>(slot: Int, _ body: (RawSpan) -> R) -> (result: R, end: Position)? {
         while let (offset, header) = recordHeader(slot: slot) {
             cursors[slot] &+= UInt64(header.size_bytes)
-            guard header.kind == recordTree else { continue }
+            guard header.kind != recordPad else { continue }
             handedOut[slot] = cursors[slot]
             let bytes = unsafe UnsafeRawBufferPointer(
                 start: segment.data(slot) + offset, count: Int(header.size_bytes))
@@ -141,7 +142,7 @@ public struct SegmentConsumer: ~Copyable {
         let limit = min(unread, ringBytes - offset, UInt64(LB_RECORD_BYTES_MAX))
         guard unread <= ringBytes else { return skip(slot: slot, to: tail) }
         let header = unsafe (segment.data(slot) + Int(offset)).loadUnaligned(as: lb_record_header.self)
-        let isKnown = header.kind == recordTree || header.kind == recordPad
+        let isKnown = header.kind == recordTree || header.kind == recordRequest || header.kind == recordPad
         guard isKnown, header.size_bytes >= 8, header.size_bytes % 8 == 0, UInt64(header.size_bytes) <= limit
         else { return skip(slot: slot, to: tail) }
         return (Int(offset), header)

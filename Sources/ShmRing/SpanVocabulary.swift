@@ -42,6 +42,21 @@ public enum SpanStatus: UInt8, CaseIterable, Sendable {
     case error = 2
 }
 
+/// Values of `http.flavor` with their numbers in request records.
+public enum HTTPFlavor: UInt8, CaseIterable, Sendable {
+    case http10 = 0
+    case http11 = 1
+    case http2 = 2
+
+    public var text: StaticString {
+        switch self {
+        case .http10: "1.0"
+        case .http11: "1.1"
+        case .http2: "2"
+        }
+    }
+}
+
 /// What an event says.
 public enum EventName: UInt8, CaseIterable, Sendable {
     case retryTriggered = 1

@@ -9,8 +9,10 @@ enum SampleTrees {
     static let baseUnixNs: UInt64 = 1_790_000_000_123_456_789
 
     /// Makes a segment whose ring 0 holds what `write` published, and hands over its consumer.
-    static func consumer(ringCount: Int = 1, _ write: (inout RingProducer) -> Void) throws -> SegmentConsumer {
-        let segment = try SpanSegment(ringCount: ringCount, ringBytesMin: 1 << 20, generation: 1, masterPID: getpid())
+    static func consumer(
+        ringCount: Int = 1, ringBytes: Int = 1 << 20, _ write: (inout RingProducer) -> Void
+    ) throws -> SegmentConsumer {
+        let segment = try SpanSegment(ringCount: ringCount, ringBytesMin: ringBytes, generation: 1, masterPID: getpid())
         var producer = segment.producer(slot: 0)
         write(&producer)
         return segment.consumer()
@@ -96,11 +98,12 @@ enum SampleTrees {
 
     /// One batch with every tree that `write` publishes.
     static func batch<Format: OTLPFormat & ~Copyable>(
-        _ format: Format.Type, naming: ExporterConfiguration.AttributeNaming = .classic,
+        _ format: Format.Type, naming: ExporterConfiguration.AttributeNaming = .classic, ringBytes: Int = 1 << 20,
         _ write: (inout RingProducer) -> Void
     ) throws -> [UInt8] {
         var batcher = SpanBatcher<Format>(
-            consumer: try consumer(write), resource: resource, naming: naming, limits: BatchState.Limits())
+            consumer: try consumer(ringBytes: ringBytes, write), resource: resource, naming: naming,
+            limits: BatchState.Limits(bytesMax: 64 << 20))
         _ = batcher.fill(nowNs: 0)
         return batcher.close(nowNs: 0).body?.bytes ?? []
     }

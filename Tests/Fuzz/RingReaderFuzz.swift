@@ -59,7 +59,7 @@ private func readEverything() {
             record.count >= 8 && record.count % 8 == 0 && record.count <= Int(LB_RECORD_BYTES_MAX),
             "a record's size can be")
         bytesRead += record.count
-        readTree(record)
+        readRecord(record)
         last = end
     }
     require(bytesRead <= waiting, "no byte is read twice")
@@ -68,10 +68,27 @@ private func readEverything() {
     if let last { consumer.release(through: last) }
 }
 
-/// Reads a record to its end. It lies in memory of exactly its size, so that a read beside it is found.
-private func readTree(_ record: [UInt8]) {
-    guard var reader = unsafe TreeReader(record.span.bytes) else { return }
-    require(reader.traceState.upperBound <= record.count, "the trace state lies inside")
+/// The fuzzer has one thread.
+nonisolated(unsafe) private let expander = RequestExpander()
+
+/// Reads a record to its end. It lies in memory of exactly its size, so that a read beside it is found. A request
+/// record that is let through stands for a whole tree.
+private func readRecord(_ record: [UInt8]) {
+    let isRequest = unsafe RequestReader.isRequest(record.span.bytes)
+    if let request = unsafe RequestReader(record.span.bytes) {
+        require(request.strategy.upperBound + Int(LB_REQUEST_TAIL_BYTES) <= record.count, "the texts lie inside")
+    }
+    _ = unsafe expander.withTree(record.span.bytes) { tree -> Void? in
+        let spans = readTree(tree)
+        require(!isRequest || spans == RequestReader.spanCount, "a request has its spans")
+        return ()
+    }
+}
+
+/// - Returns: How many spans there were.
+private func readTree(_ record: RawSpan) -> Int {
+    guard var reader = TreeReader(record) else { return 0 }
+    require(reader.traceState.upperBound <= record.byteCount, "the trace state lies inside")
     var spans = 0
     while let span = reader.nextSpan() {
         require(span.startOffsetNs <= span.endOffsetNs, "a span does not end before it starts")
@@ -80,6 +97,7 @@ private func readTree(_ record: [UInt8]) {
         readBody(span, &reader)
     }
     require(spans == reader.spanCount || reader.isMalformed, "a missing span is said")
+    return spans
 }
 
 private func readBody(_ span: TreeReader.SpanRecord, _ reader: inout TreeReader) {

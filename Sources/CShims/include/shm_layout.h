@@ -26,6 +26,11 @@
 // never wraps: where the data's end is too near, a pad record (LB_RECORD_PAD) fills it up. A tree record
 // (LB_RECORD_TREE) is one finished request: lb_tree_header, the trace state (padded to 8), then
 // `span_count` times { lb_span_header, its attributes, its events { lb_event_header, attributes } }.
+// A request record (LB_RECORD_REQUEST) is one finished request too, of the shape that nearly all have: sent once,
+// over an idle connection, answered, without a trace state. It holds the facts from which the six spans follow, in
+// a quarter of the bytes: lb_request_header, its texts one after the other in the order of their lengths there, and
+// at least LB_REQUEST_TAIL_BYTES more. RequestExpander says which tree that is.
+//
 // A span's parent stands before it. An attribute is lb_attribute_header, then:
 //      LB_VALUE_BOOL, LB_VALUE_INT32   nothing: the value is `value`
 //      LB_VALUE_INT64                  8 bytes
@@ -61,13 +66,16 @@
 #include <string.h>
 
 #define LB_SHM_MAGIC 0x73676e6972706e61ull
-#define LB_SHM_LAYOUT_VERSION 3u
+#define LB_SHM_LAYOUT_VERSION 4u
 #define LB_PAGE_BYTES 4096u
 #define LB_CACHE_LINE_BYTES 64u
 #define LB_RECORD_BYTES_MAX 65536u
 #define LB_PARENT_NONE 0xffu
+#define LB_REQUEST_TAIL_BYTES 16u
 
-enum { LB_RECORD_TREE = 1, LB_RECORD_PAD = 2 };
+enum { LB_RECORD_TREE = 1, LB_RECORD_PAD = 2, LB_RECORD_REQUEST = 3 };
+enum { LB_FLAVOR_10 = 0, LB_FLAVOR_11 = 1, LB_FLAVOR_2 = 2 };
+enum { LB_BODY_NONE = 0, LB_BODY_LENGTH = 1, LB_BODY_CHUNKED = 2, LB_BODY_UNTIL_CLOSE = 3 };
 enum { LB_VALUE_BOOL = 1, LB_VALUE_INT32 = 2, LB_VALUE_INT64 = 3, LB_VALUE_STRING = 4, LB_VALUE_STRINGS = 5 };
 
 // Why a producer dropped a tree.
@@ -229,6 +237,55 @@ struct lb_attribute_header {
     uint32_t value;
 };
 
+// Every text is ASCII and at most 1,024 bytes. Times count from base_unix_ns.
+struct lb_request_header {
+    struct lb_record_header record;
+    uint64_t trace_id_high;  // halves of the id as in its hexadecimal text
+    uint64_t trace_id_low;
+    uint64_t parent_span_id;  // 0: the root has no parent
+    uint64_t base_unix_ns;
+    uint64_t root_span_id;
+    uint64_t selection_span_id;
+    uint64_t connection_span_id;
+    uint64_t acquire_span_id;
+    uint64_t request_span_id;
+    uint64_t streaming_span_id;
+    uint64_t connection_number;
+    uint32_t selection_start_ns;
+    uint32_t selection_end_ns;  // and the start of connection and acquisition
+    uint32_t connection_end_ns;
+    uint32_t acquire_end_ns;
+    uint32_t request_start_ns;
+    uint32_t request_end_ns;
+    uint32_t streaming_start_ns;
+    uint32_t end_ns;  // of the streaming and of the root, which starts at 0
+    uint32_t status;
+    uint32_t request_bytes;
+    uint32_t response_bytes;
+    uint32_t body_expected_bytes;  // with LB_BODY_LENGTH only
+    uint32_t body_bytes;
+    uint32_t backend_index;
+    uint32_t backend_count;
+    uint32_t healthy_count;
+    uint32_t idle_count;
+    uint32_t active_count;
+    uint32_t peer_port;
+    uint32_t worker;
+    uint32_t generation;
+    uint16_t method_bytes;
+    uint16_t url_bytes;
+    uint16_t host_bytes;
+    uint16_t user_agent_bytes;  // 0: none
+    uint16_t peer_ip_bytes;
+    uint16_t backend_bytes;  // of its name
+    uint16_t strategy_bytes;
+    uint8_t trace_flags;  // W3C trace flags
+    uint8_t http_flavor;  // the client's: LB_FLAVOR_...
+    uint8_t body_type;
+    uint8_t has_request_bytes;
+    uint16_t reserved0;
+};
+
 _Static_assert(sizeof(struct lb_segment_header) == 3 * LB_CACHE_LINE_BYTES, "consumer fields have lines of their own");
 _Static_assert(offsetof(struct lb_segment_header, consumer_asleep) == LB_CACHE_LINE_BYTES, "flag on its own line");
 _Static_assert(sizeof(struct lb_death_record) == LB_CACHE_LINE_BYTES, "one record a cache line");
@@ -243,6 +300,7 @@ _Static_assert(sizeof(struct lb_tree_header) == 48, "fixed by the layout");
 _Static_assert(sizeof(struct lb_span_header) == 40, "fixed by the layout");
 _Static_assert(sizeof(struct lb_event_header) == 16, "fixed by the layout");
 _Static_assert(sizeof(struct lb_attribute_header) == 8, "fixed by the layout");
+_Static_assert(sizeof(struct lb_request_header) == 200, "fixed by the layout");
 
 static inline uint64_t lb_load_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline uint64_t lb_load_relaxed(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }

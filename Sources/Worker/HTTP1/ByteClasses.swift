@@ -74,6 +74,22 @@ extension Span<UInt8> {
         }
     }
 
+    /// Whether a byte stands anywhere. Eight bytes a step, the last eight overlapping.
+    func contains(_ byte: UInt8) -> Bool {
+        guard count >= 8 else {
+            for index in 0..<count where self[index] == byte { return true }
+            return false
+        }
+        let pattern = UInt64(byte) &* 0x0101_0101_0101_0101
+        var index = 0
+        while true {
+            let difference = word(at: index) ^ pattern
+            if (difference &- 0x0101_0101_0101_0101) & ~difference & 0x8080_8080_8080_8080 != 0 { return true }
+            if index == count - 8 { return false }
+            index = Swift.min(index + 8, count - 8)
+        }
+    }
+
     /// The eight bytes at `index`, in memory order.
     @inline(__always)
     func word(at index: Int) -> UInt64 {

@@ -59,6 +59,8 @@ enum RequestURL {
     }
 
     private static func writeTarget(_ bytes: Span<UInt8>, _ target: Range<Int>, to output: ByteBuffer) {
+        let whole = bytes.extracting(target)
+        guard whole.contains(UInt8(ascii: "?")) else { return output.append(whole) }
         var index = target.lowerBound
         while index < target.upperBound, bytes[index] != UInt8(ascii: "?") { index += 1 }
         output.append(bytes.extracting(target.lowerBound..<index))

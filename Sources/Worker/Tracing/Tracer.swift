@@ -3,12 +3,11 @@ import ShmRing
 /// Writes each finished request's span tree into the worker's ring, in one go at the end: while the
 /// request runs, tracing costs a few clock readings and stores.
 final class Tracer {
-    private var producer: RingProducer
+    var producer: RingProducer
     private var random: IDGenerator
-    private let worker: Int
-    private let generation: UInt32
-    private let url = ByteBuffer(capacity: RequestURL.bytesMax)
-    private let connectionPrefix: String
+    let worker: Int
+    let generation: UInt32
+    let url = ByteBuffer(capacity: RequestURL.bytesMax)
     let inflight: InflightTable?
     /// When the worker began to drain; what ran then is told of it.
     private var drainStartedNs = UInt64.max
@@ -23,7 +22,6 @@ final class Tracer {
         self.worker = worker
         self.generation = generation
         self.random = random
-        connectionPrefix = "w\(worker)-"
     }
 
     /// The identity of a request whose head says nothing.
@@ -53,6 +51,7 @@ final class Tracer {
     ) {
         guard exchange.identity.isSampled else { return }
         composeURL(exchange, isSecure: client.isSecure)
+        if recordUsual(exchange, client, endpoints, strategy) { return }
         let attempts = exchange.pastAttempts.count + 1
         let urls = min(url.readableBytes + 8, Self.textBytesMax) * (attempts + 1)
         let texts = urls + 2 * Self.textBytesMax + exchange.traceState.count
@@ -120,9 +119,14 @@ final class Tracer {
         if treesLost > 0 { tree.attribute(.lbTreesLost, Int(treesLost)) }
         writeError(exchange.error, &tree)
         writeRetryEvents(exchange, &tree)
-        if exchange.startedNs <= drainStartedNs, drainStartedNs <= exchange.endedNs {
+        if ranAtDrain(exchange) {
             tree.beginEvent(.drainStarted, offsetNs: drainStartedNs &- exchange.startedNs)
         }
+    }
+
+    /// Whether the request ran when the drain began.
+    func ranAtDrain(_ exchange: Exchange) -> Bool {
+        exchange.startedNs <= drainStartedNs && drainStartedNs <= exchange.endedNs
     }
 
     /// What the head said.
@@ -133,10 +137,16 @@ final class Tracer {
         if !head.methodText.isEmpty { tree.attribute(.httpMethod, text: bytes.extracting(head.methodText)) }
         writeURL(&tree)
         guard head.headBytes > 0 else { return }
-        tree.attribute(.httpFlavor, client.stream != nil ? "2" : head.minorVersion == 0 ? "1.0" : "1.1")
+        tree.attribute(.httpFlavor, Self.flavor(exchange, client).text)
         if !head.authority.isEmpty { tree.attribute(.httpHost, text: bytes.extracting(head.authority)) }
         if !exchange.userAgent.isEmpty { tree.attribute(.httpUserAgent, text: bytes.extracting(exchange.userAgent)) }
         if let count = exchange.requestBodyBytes { tree.attribute(.httpRequestContentLength, count) }
+    }
+
+    /// The HTTP that the client speaks.
+    static func flavor(_ exchange: Exchange, _ client: DownstreamConnection) -> HTTPFlavor {
+        if client.stream != nil { return .http2 }
+        return exchange.head.minorVersion == 0 ? .http10 : .http11
     }
 
     private func writeURL(_ tree: inout TreeWriter) {
@@ -313,8 +323,8 @@ final class Tracer {
     }
 
     private func writeConnectionID(_ number: UInt64, _ tree: inout TreeWriter) {
-        let text = ByteText(connectionPrefix, number: number)
-        tree.attribute(.connectionID, text: text.bytes)
+        let name = ConnectionName(worker: UInt32(truncatingIfNeeded: worker), number: number)
+        tree.attribute(.connectionID, text: name.bytes)
     }
 
     /// The URL as the client asked for it, secrets redacted, into `url`.
@@ -333,32 +343,6 @@ struct SpanClock {
 
     /// A time that may never have been set: then the span ends where it began.
     func offsetNs(_ timeNs: UInt64, notBefore startNs: UInt64) -> UInt64 { offsetNs(max(timeNs, startNs)) }
-}
-
-/// A short text made without an allocation.
-struct ByteText {
-    private var storage = InlineArray<40, UInt8>(repeating: 0)
-    private var count = 0
-
-    init(_ prefix: String, number: UInt64) {
-        for byte in prefix.utf8.prefix(16) { append(byte) }
-        var divisor: UInt64 = 1
-        while number / divisor >= 10 { divisor *= 10 }
-        while divisor > 0 {
-            append(UInt8(ascii: "0") + UInt8(number / divisor % 10))
-            divisor /= 10
-        }
-    }
-
-    var bytes: Span<UInt8> {
-        @_lifetime(borrow self)
-        borrowing get { storage.span.extracting(first: count) }
-    }
-
-    private mutating func append(_ byte: UInt8) {
-        storage[count] = byte
-        count += 1
-    }
 }
 
 extension BodyFraming {

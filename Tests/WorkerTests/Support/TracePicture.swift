@@ -27,9 +27,18 @@ struct TracePicture: Equatable {
     var flags: UInt8
     var traceState: String
     var spans: [Span] = []
+    /// How it went through the ring.
+    var isRequestRecord = false
 
-    /// Nil for a record that contradicts itself.
+    /// Nil for a record that contradicts itself. A request record is shown as the tree that it stands for.
     init?(_ record: RawSpan) {
+        let isRequest = RequestReader.isRequest(record)
+        guard var picture = RequestExpander().withTree(record, { TracePicture(tree: $0) }) else { return nil }
+        picture.isRequestRecord = isRequest
+        self = picture
+    }
+
+    private init?(tree record: RawSpan) {
         guard var reader = TreeReader(record) else { return nil }
         (traceIDHigh, traceIDLow) = reader.traceID
         parentSpanID = reader.parentSpanID

@@ -82,6 +82,8 @@ final class TracerStage {
     /// Writes without reading.
     func record(_ exchange: Exchange) { tracer.record(exchange, client, endpoints, strategy: "round_robin") }
 
+    func drainStarted(at offset: UInt64) { tracer.drainStarted(atNs: Self.startNs + offset) }
+
     /// Forgets what waits in the ring.
     func drain() {
         while let (_, end) = consumer.next(slot: 0, { _ in }) { consumer.release(through: end) }
@@ -290,6 +292,96 @@ final class TracerStage {
                 "  response_streaming INTERNAL 140-1000", "  | http.body.type = \"none\"",
                 "  | http.body.bytes_transferred = 0", "  | http.body.had_error = false",
             ])
+    }
+
+    /// A request that is told in the short way; `change` may make it one that is not.
+    private func usual(
+        _ request: String = Self.request, status: Int = 200, _ framing: BodyFraming = .length(5),
+        body: String = "hello", change: (Exchange) -> Void = { _ in }
+    ) throws -> TracePicture {
+        let exchange = stage.exchange(request)
+        stage.select(exchange, 1)
+        stage.reuse(exchange)
+        stage.send(exchange)
+        stage.answer(exchange, status: status, framing, body: body)
+        change(exchange)
+        return try trace(exchange)
+    }
+
+    /// The trace state, which only a tree can hold, is all that is different.
+    private static func asTree(_ exchange: Exchange) { exchange.keepTraceState(Array("a=1".utf8)) }
+
+    private static let usualRequests = [
+        request, "GET / HTTP/1.1\r\nHost: site.test\r\n\r\n", "GET /a/b?c=d&sig=e HTTP/1.1\r\nHost: site.test\r\n\r\n",
+        "GET http://other.test/x?sig=y HTTP/1.1\r\nHost: other.test\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: site.test\r\n\r\n", "GET /old HTTP/1.0\r\nHost: site.test\r\n\r\n",
+        "POST /a HTTP/1.1\r\nHost: site.test\r\nContent-Length: 3\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: site.test\r\ntraceparent: 00-\(String(repeating: "4", count: 32))-\(String(repeating: "7", count: 16))-01\r\n\r\n",
+    ]
+
+    @Test(arguments: usualRequests)
+    func theShortWaySaysWhatATreeSays(request: String) throws {
+        let short = try usual(request)
+        let tree = try usual(request, change: Self.asTree)
+        #expect(short.isRequestRecord && !tree.isRequestRecord)
+        #expect(short.lines == tree.lines)
+        #expect(short.spans.map(\.parent) == tree.spans.map(\.parent))
+        #expect(short.baseUnixNs == tree.baseUnixNs)
+        #expect(short.flags == tree.flags)
+        #expect(short.parentSpanID == tree.parentSpanID)
+    }
+
+    @Test(arguments: [200, 304, 404, 500])
+    func theShortWayKnowsEveryStatus(status: Int) throws {
+        let short = try usual(status: status)
+        #expect(short.isRequestRecord)
+        #expect(try short.lines == usual(status: status, change: Self.asTree).lines)
+    }
+
+    @Test func theShortWayKnowsEveryBody() throws {
+        let bodies: [(BodyFraming, String)] = [
+            (.none, ""), (.length(5), "hello"), (.chunked, "5\r\nhello\r\n0\r\n\r\n"), (.untilClose, "hello"),
+        ]
+        for (framing, body) in bodies {
+            let short = try usual(Self.request, framing, body: body)
+            #expect(short.isRequestRecord)
+            #expect(try short.lines == usual(Self.request, framing, body: body, change: Self.asTree).lines)
+        }
+    }
+
+    /// One thing more than a request record can tell.
+    private static let unusual: [@Sendable (Exchange) -> Void] = [
+        { $0.error = .clientClosed }, { $0.hadBodyError = true }, { $0.attempt.error = .upstreamReset },
+        {
+            $0.attempt.markedUnhealthyAfter = 3; $0.attempt.failedAtNs = $0.attempt.requestStartNs
+        },
+        { $0.retryDenied = (.connectFailed, .responseStarted, $0.endedNs) }, { $0.statusSent = 503 },
+        { $0.attempt.poolOutcome = .waited }, { $0.endedNs = $0.startedNs + 1 << 32 },
+        { $0.response.framing = .length(1 << 32) }, { $0.attempt.healthyCount = -1 },
+    ]
+
+    @Test(arguments: unusual.indices)
+    func whatIsUnusualIsATree(index: Int) throws {
+        #expect(try !usual(change: Self.unusual[index]).isRequestRecord)
+    }
+
+    @Test func aRequestThatRanWhenTheDrainBeganIsATree() throws {
+        stage.drainStarted(at: 500)
+        let tree = try usual()
+        #expect(!tree.isRequestRecord)
+        #expect(tree.spans[0].eventTimes == [500])
+        #expect(try usual(change: { $0.endedNs = TracerStage.startNs + 499 }).isRequestRecord)
+    }
+
+    @Test func textsThatNeedCareAreATree() throws {
+        let long = String(repeating: "x", count: 1024)
+        for request in [
+            "GET /é HTTP/1.1\r\nHost: site.test\r\n\r\n", "GET /\(long) HTTP/1.1\r\nHost: site.test\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: site.test\r\nUser-Agent: \(long)x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: site.test\r\nUser-Agent: caf\u{E9}\r\n\r\n", "GET / HTTP/1.0\r\n\r\n",
+        ] {
+            #expect(try !usual(request).isRequestRecord, "\(request.prefix(60))")
+        }
     }
 
     @Test func aLiteralAddressIsNotResolved() throws {
@@ -752,16 +844,5 @@ final class TracerStage {
         #expect(clock.offsetNs(0) == 0, "a time that was never set")
         #expect(clock.offsetNs(0, notBefore: 130) == 30)
         #expect(clock.offsetNs(150, notBefore: 130) == 50)
-    }
-}
-
-@Suite struct ByteTextTests {
-    @Test(
-        arguments: [("w2-", 0, "w2-0"), ("w2-", 1041, "w2-1041"), ("worker-", .max, "worker-18446744073709551615")]
-            as [(String, UInt64, String)])
-    func aPrefixAndANumber(prefix: String, number: UInt64, text: String) {
-        let made = ByteText(prefix, number: number)
-        let bytes = made.bytes
-        #expect(String(decoding: bytes.indices.map { bytes[$0] }, as: UTF8.self) == text)
     }
 }
