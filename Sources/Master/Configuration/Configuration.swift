@@ -109,6 +109,7 @@ struct Configuration {
                 }
             backend.isSecure = text.isSecure
             backend.connectionsMax = text.connectionsMax
+            backend.isHTTP2 = text.isHTTP2
             return backend
         }
     }
@@ -138,6 +139,7 @@ struct Configuration {
         timeouts.responseHeadNs = options.timeouts.responseHeadTimeout
         timeouts.upstreamStallNs = options.timeouts.upstreamStallTimeout
         timeouts.upstreamIdleNs = options.upstream.upstreamIdleTimeout
+        timeouts.upstreamPingNs = options.upstream.upstreamPingInterval
         timeouts.tunnelIdleNs = options.timeouts.tunnelIdleTimeout
         timeouts.drainNs = options.lifecycle.drainTimeout
         return timeouts
@@ -155,6 +157,9 @@ struct Configuration {
         pool.idleMax = options.upstreamMaxIdle
         pool.waitersMax = options.upstreamQueue
         pool.waitNs = options.upstreamQueueTimeout
+        pool.http2ConnectionsMax = options.upstreamH2MaxConnections
+        pool.connectionAgeNs = options.upstreamMaxConnectionAge
+        pool.retryBufferBytes = options.retryBuffer
         return pool
     }
 

@@ -125,6 +125,10 @@ extension Setting {
         seconds("upstream.idle_timeout", "--upstream-idle-timeout", \.upstream.upstreamIdleTimeout),
         count("upstream.queue", "--upstream-queue", \.upstream.upstreamQueue),
         seconds("upstream.queue_timeout", "--upstream-queue-timeout", \.upstream.upstreamQueueTimeout),
+        count("upstream.h2_connections_max", "--upstream-h2-max-connections", \.upstream.upstreamH2MaxConnections),
+        seconds("upstream.ping_interval", "--upstream-ping-interval", \.upstream.upstreamPingInterval),
+        seconds("upstream.connection_age", "--upstream-max-connection-age", \.upstream.upstreamMaxConnectionAge),
+        bytes("upstream.retry_buffer", "--retry-buffer", \.upstream.retryBuffer),
     ]
 
     private static func seconds(_ path: String, _ flag: String, _ value: Path<UInt64>) -> Setting {

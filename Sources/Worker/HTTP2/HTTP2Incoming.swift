@@ -82,7 +82,7 @@ extension HTTP2Session {
         let isChunked = !endsStream && responseBlock.contentLength == nil && !hasNoBody
         stream.headWritten(
             bytes: text.readableBytes - before, framing: isChunked ? .chunked : .raw,
-            isFinal: !responseBlock.isInterim)
+            isFinal: !responseBlock.isInterim, lengthExpected: hasNoBody ? 0 : responseBlock.contentLength)
         responseBlock.reset()
         if endsStream { stream.inboundEnded(trailers: []) }
         stream.news.isReadable = true

@@ -31,8 +31,9 @@ final class HTTP2Session {
     let role: Role
     let context: HTTP2Context
     let raw: OpaquePointer
-    /// The connection that it speaks over; set by the proxy.
-    var carrier: Connection?
+    /// The connection that it speaks over, to a client or to a backend; set by the proxy.
+    var downstream: DownstreamConnection?
+    var upstream: UpstreamConnection?
     var isMarkedDirty = false
     private(set) var streams: ContiguousArray<HTTP2Stream> = []
     private var touched: ContiguousArray<HTTP2Stream> = []
@@ -159,6 +160,9 @@ final class HTTP2Session {
     var isFinished: Bool {
         unsafe nghttp2_session_want_read(raw) == 0 && nghttp2_session_want_write(raw) == 0
     }
+
+    /// The number that the next stream of our own will have.
+    var nextStreamID: Int32 { Int32(clamping: unsafe nghttp2_session_get_next_stream_id(raw)) }
 
     func markDirty() {
         guard !isMarkedDirty else { return }
