@@ -137,8 +137,7 @@ extension HTTP2Session {
     func goawayReceived(lastStreamID: Int32, errorCode: UInt32, debugData: Span<UInt8>) {
         var data: [UInt8] = []
         for index in 0..<min(debugData.count, 256) { data.append(debugData[index]) }
-        goaway = Goaway(lastStreamID: lastStreamID, errorCode: errorCode, debugData: data)
-        goawayCount += 1
+        note(Goaway(lastStreamID: lastStreamID, errorCode: errorCode, debugData: data))
     }
 
     func pingAcknowledged() { pingAckCount += 1 }

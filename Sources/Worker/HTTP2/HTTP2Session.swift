@@ -51,7 +51,9 @@ final class HTTP2Session {
     var peerSettings = PeerSettings()
     var settingsCount = 0
     var goaway: Goaway?
-    var goawayCount = 0
+    /// Those that nobody has looked at yet, the last few of them.
+    private var newGoaways: [Goaway] = []
+    private static let newGoawaysMax = 8
     var pingAckCount = 0
     /// The connection cannot go on.
     private(set) var isDead = false
@@ -281,6 +283,18 @@ final class HTTP2Session {
     }
 
     // MARK: The connection
+
+    /// The GOAWAYs that came since the last call.
+    func takeGoaways() -> [Goaway] {
+        guard !newGoaways.isEmpty else { return [] }
+        defer { newGoaways = [] }
+        return newGoaways
+    }
+
+    func note(_ goaway: Goaway) {
+        self.goaway = goaway
+        if newGoaways.count < Self.newGoawaysMax { newGoaways.append(goaway) }
+    }
 
     /// GOAWAY that refuses nothing yet (RFC 9113 §6.8), and a PING whose answer shows that it has arrived.
     func announceShutdown() {

@@ -148,10 +148,7 @@ extension Proxy {
                 deferLine(connection.endpoint)
             }
         }
-        if session.goawayCount > connection.goawaysSeen {
-            connection.goawaysSeen = session.goawayCount
-            goawayArrived(connection, session)
-        }
+        for goaway in session.takeGoaways() { goawayArrived(goaway, connection, session) }
     }
 
     private func connectionReady(_ connection: UpstreamConnection, _ session: HTTP2Session, streamsMax: Int) {
@@ -170,8 +167,9 @@ extension Proxy {
     }
 
     /// No new streams there (RFC 9113 §6.8). libnghttp2 has closed those above the last one; they are told next.
-    private func goawayArrived(_ connection: UpstreamConnection, _ session: HTTP2Session) {
-        guard let goaway = session.goaway else { return }
+    private func goawayArrived(
+        _ goaway: HTTP2Session.Goaway, _ connection: UpstreamConnection, _ session: HTTP2Session
+    ) {
         if connection.isMaking { return }
         let now = stampNs()
         _ = connection.endpoint.http2Pool.retired(connection.slot)

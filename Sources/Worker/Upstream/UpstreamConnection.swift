@@ -21,9 +21,8 @@ final class UpstreamConnection: Connection {
     var isMaking = false
     var readyAtNs: UInt64 = 0
     var idleSinceNs: UInt64 = 0
-    /// How many SETTINGS and GOAWAY frames have been acted on.
+    /// How many SETTINGS frames have been acted on.
     var settingsSeen = 0
-    var goawaysSeen = 0
 
     init(
         descriptor: Int32, slot: Int, generation: UInt32, endpoint: Endpoint, number: UInt64, address: Int,
