@@ -81,7 +81,10 @@ struct Configuration {
     private static func worker(
         _ options: CommandLineOptions, _ tls: TLSPlan, isTracing: Bool, resolve: Resolver
     ) throws(StartFailure) -> WorkerConfiguration {
-        var worker = WorkerConfiguration(backends: try backends(options.serving.backend, resolve: resolve))
+        var worker = WorkerConfiguration(
+            backends: try backends(
+                options.serving.backend, offersHTTP2: options.upstreamTLS.upstreamAlpn.contains("h2"), resolve: resolve)
+        )
         worker.limits = limits(options.limits)
         worker.timeouts = timeouts(options)
         worker.pool = pool(options.upstream)
@@ -93,7 +96,7 @@ struct Configuration {
     }
 
     private static func backends(
-        _ texts: [BackendText], resolve: Resolver
+        _ texts: [BackendText], offersHTTP2: Bool, resolve: Resolver
     ) throws(StartFailure) -> [WorkerConfiguration.Backend] {
         guard !texts.isEmpty else {
             throw .usage(
@@ -109,7 +112,7 @@ struct Configuration {
                 }
             backend.isSecure = text.isSecure
             backend.connectionsMax = text.connectionsMax
-            backend.isHTTP2 = text.isHTTP2
+            backend.isHTTP2 = text.isHTTP2 || (text.isSecure && offersHTTP2)
             return backend
         }
     }

@@ -68,6 +68,7 @@ extension Setting {
         text("upstream_tls.ca", "--upstream-ca", \.upstreamTLS.upstreamCa),
         text("upstream_tls.certificate", "--upstream-cert", \.upstreamTLS.upstreamCert),
         text("upstream_tls.key", "--upstream-key", \.upstreamTLS.upstreamKey),
+        text("upstream_tls.alpn", "--upstream-alpn", \.upstreamTLS.alpnText),
         flag("upstream_tls.insecure", "--insecure", \.upstreamTLS.insecure),
     ]
 

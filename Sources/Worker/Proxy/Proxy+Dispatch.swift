@@ -51,7 +51,7 @@ extension Proxy {
         answer(exchange, error)
     }
 
-    private func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
+    func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
         if endpoint.isHTTP2 { return acquireStream(exchange, endpoint) }
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
@@ -116,8 +116,9 @@ extension Proxy {
     }
 
     /// A place that was counted for somebody who left goes to the next in line.
-    func releasePlace(_ endpoint: Endpoint) {
-        if endpoint.isHTTP2 {
+    /// - Parameter isHTTP2: The place is one for a connection of streams.
+    func releasePlace(_ endpoint: Endpoint, isHTTP2: Bool = false) {
+        if isHTTP2 {
             endpoint.http2Pool.failed()
             return deferred.append(.serveLine(endpoint))
         }
@@ -137,7 +138,7 @@ extension Proxy {
         case .inProgress(let descriptor):
             openUpstream(exchange, endpoint, descriptor, isConnecting: true)
         case .failed(let error):
-            releasePlace(endpoint)
+            releasePlace(endpoint, isHTTP2: exchange.attempt.http2.isPooled)
             connectFailed(exchange, Self.errorType(connecting: error))
         }
     }
@@ -152,6 +153,7 @@ extension Proxy {
         }
         guard let connection = inserted else { preconditionFailure("the upstream table is full") }
         connection.isWritable = !isConnecting
+        connection.isHTTP2 = exchange.attempt.http2.isPooled
         exchange.upstream = connection
         connection.exchange = exchange
         exchange.attempt.connection = number
@@ -190,7 +192,8 @@ extension Proxy {
         exchange.attempt.connectingEnded(
             atNs: exchange.attempt.handshakeStartNs > 0 ? stampNs() : exchange.attempt.connectEndNs)
         upstreamDeadlines.disarm(connection)
-        if connection.endpoint.isHTTP2 { return startHTTP2(exchange, connection) }
+        if connection.endpoint.isSecure { settleVersion(exchange, connection) }
+        if connection.isHTTP2 { return startHTTP2(exchange, connection) }
         sendRequest(exchange)
     }
 

@@ -36,7 +36,7 @@ extension Proxy {
     func carrierEvent(_ connection: DownstreamConnection, _ readiness: Readiness) {
         guard let session = connection.session else { preconditionFailure("a carrier without a session") }
         if readiness.isBroken { return endCarrier(connection) }
-        if readiness.isWritable, connection.hasOutput { session.markDirty() }
+        if connection.isWritable, connection.hasOutput { session.markDirty() }
         readCarrier(connection)
     }
 

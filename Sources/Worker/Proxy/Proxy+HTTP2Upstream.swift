@@ -20,7 +20,9 @@ extension Proxy {
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
         let acquired = endpoint.http2Pool.acquire(waiter, avoiding: exchange.refusingConnection)
-        exchange.attempt.http2.isUsed = true
+        exchange.attempt.http2.isPooled = true
+        // What an https backend speaks shows in the handshake.
+        exchange.attempt.http2.isUsed = !endpoint.isSecure
         exchange.attempt.idleCount = acquired.idleBefore
         exchange.attempt.activeCount = acquired.activeBefore
         switch acquired.action {
@@ -47,6 +49,7 @@ extension Proxy {
         guard let connection = inserted else { preconditionFailure("the upstream table is full") }
         stream.upstream = connection
         let now = stampNs()
+        exchange.attempt.http2.isUsed = true
         exchange.attempt.http2.streamsActive = carrier.endpoint.http2Pool.streams(on: slot)
         attach(exchange, connection, atNs: now)
         retireIfOld(carrier)
@@ -110,8 +113,36 @@ extension Proxy {
         upstreamDeadlines.arm(connection, .connect, nowNs: nowNs)
     }
 
+    /// ALPN has decided what is spoken. A connection that was made for the other version changes its pool, and those
+    /// that come after it are taken for this one.
+    func settleVersion(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        let endpoint = connection.endpoint
+        let speaksHTTP2 = (connection.transport as? TLSSession)?.speaksHTTP2 ?? false
+        endpoint.isHTTP2 = speaksHTTP2
+        exchange.attempt.http2.isUsed = speaksHTTP2
+        guard connection.isHTTP2 != speaksHTTP2 else { return }
+        connection.isHTTP2 = speaksHTTP2
+        exchange.attempt.http2.isPooled = speaksHTTP2
+        if speaksHTTP2 {
+            endpoint.http2Pool.makingAdopted()
+            releasePlace(endpoint)
+        } else {
+            endpoint.pool.connectionAdopted()
+            endpoint.http2Pool.failed()
+            for waiter in endpoint.http2Pool.dismissLine() { deferred.append(.reacquire(waiter, endpoint)) }
+        }
+    }
+
+    /// The line that a request stood in is dissolved.
+    func reacquire(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) {
+        guard let exchange = leaveLine(waiter, endpoint) else { return }
+        exchange.attempt.http2 = HTTP2Attempt()
+        acquireConnection(exchange, endpoint, allowsReuse: true)
+        lookAtClient(waiter, exchange)
+    }
+
     func upstreamCarrierEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
-        if readiness.isWritable, connection.hasOutput { connection.session?.markDirty() }
+        if connection.isWritable, connection.hasOutput { connection.session?.markDirty() }
         readUpstreamCarrier(connection)
     }
 

@@ -92,6 +92,8 @@ extension Proxy {
                 connectWaiter(waiter, endpoint)
             case .serveLine(let endpoint):
                 serveLine(endpoint)
+            case .reacquire(let waiter, let endpoint):
+                reacquire(waiter, endpoint)
             }
         }
         running.removeAll(keepingCapacity: true)

@@ -35,6 +35,7 @@ final class Proxy {
         case continueUpstream(slot: Int, generation: UInt32)
         case connectWaiter(PoolState.Waiter, Endpoint)
         case serveLine(Endpoint)
+        case reacquire(PoolState.Waiter, Endpoint)
     }
 
     /// How long a closing connection is read on, and how much.

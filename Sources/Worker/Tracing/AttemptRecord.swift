@@ -57,6 +57,8 @@ struct AttemptRecord {
 struct HTTP2Attempt {
     /// The attempt went to a backend that is spoken to in HTTP/2.
     var isUsed = false
+    /// Its connection is counted in the pool for HTTP/2.
+    var isPooled = false
     /// Preface out, and the server's SETTINGS in; 0 unless this attempt made the connection.
     var handshakeStartNs: UInt64 = 0
     var handshakeEndNs: UInt64 = 0

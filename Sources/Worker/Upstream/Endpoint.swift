@@ -19,8 +19,9 @@ final class Endpoint {
     let sessionMemory = SessionMemory()
     var tlsFailureLog = LogPause()
     private(set) var health: HealthState
-    /// Whether it is spoken to in HTTP/2; then connections are in `http2Pool`.
-    let isHTTP2: Bool
+    /// Whether new connections are taken for HTTP/2, and are in `http2Pool`: known for h2c, and what the last TLS
+    /// handshake came to for https.
+    var isHTTP2: Bool
     var pool: PoolState
     var http2Pool: HTTP2PoolState
     /// The address that the next connection goes to; moves on when one cannot be reached.

@@ -110,6 +110,15 @@ struct HTTP2PoolState: Sendable {
         members.append(Member(connection: connection, streams: 1, streamsMax: max(1, streamsMax)))
     }
 
+    /// A connection that was counted elsewhere is made into one of these.
+    mutating func makingAdopted() { makingCount += 1 }
+
+    /// Everybody in line leaves it.
+    mutating func dismissLine() -> ContiguousArray<Waiter> {
+        defer { waiters = [] }
+        return waiters
+    }
+
     /// The connection that was being made could not be had.
     mutating func failed() {
         makingCount -= 1

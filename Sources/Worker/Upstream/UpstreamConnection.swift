@@ -15,6 +15,8 @@ final class UpstreamConnection: Connection {
     /// The stream that this is, where it is one, and the connection that it is on.
     let stream: HTTP2Stream?
     let carrier: UpstreamConnection?
+    /// Counted in the pool for HTTP/2, itself or the connection that it is on.
+    var isHTTP2: Bool
     /// The frames of a connection that carries HTTP/2.
     var session: HTTP2Session?
     /// The server's SETTINGS are awaited; `exchange` is the request that makes the connection.
@@ -34,6 +36,7 @@ final class UpstreamConnection: Connection {
         self.isConnecting = isConnecting
         stream = nil
         carrier = nil
+        isHTTP2 = false
         super.init(descriptor: descriptor, slot: slot, generation: generation)
     }
 
@@ -45,6 +48,7 @@ final class UpstreamConnection: Connection {
         isConnecting = false
         self.stream = stream
         self.carrier = carrier
+        isHTTP2 = true
         super.init(descriptor: -1, slot: slot, generation: generation)
         transport = stream
     }

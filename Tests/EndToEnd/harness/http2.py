@@ -7,6 +7,7 @@ wanted one is there. Received DATA is credited at once unless the client was tol
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from harness.certificates import Certificate
 from harness.waiting import PATIENCE_S
 
 Fields = Sequence[tuple[str, str]]
@@ -282,8 +284,10 @@ Http2Script = Callable[[Http2BackendConnection], None]
 class Http2Backend:
     """Listens on an ephemeral port; connection n runs script n, and the last one from then on."""
 
-    def __init__(self, *scripts: Http2Script) -> None:
+    def __init__(self, *scripts: Http2Script, certificate: Certificate | None = None) -> None:
+        """With a certificate it is an https server, which agrees on h2 by ALPN."""
         self._scripts = scripts or (serve_http2(),)
+        self._context = _tls_context(certificate) if certificate else None
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self.connections: list[Http2BackendConnection] = []
@@ -295,7 +299,7 @@ class Http2Backend:
     @property
     def address(self) -> str:
         """What follows `--backend`."""
-        return f"h2c://127.0.0.1:{self.port}"
+        return f"{'https' if self._context else 'h2c'}://127.0.0.1:{self.port}"
 
     @property
     def name(self) -> str:
@@ -343,6 +347,11 @@ class Http2Backend:
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context:
+                try:
+                    sock = self._context.wrap_socket(sock, server_side=True)
+                except OSError:
+                    continue
             with self._changed:
                 connection = Http2BackendConnection(sock, len(self.connections))
                 self.connections.append(connection)
@@ -357,6 +366,13 @@ class Http2Backend:
             connection.close()
         except Exception as error:
             self._errors.append(error)
+
+
+def _tls_context(certificate: Certificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path, certificate.key)
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 Http2Responder = Callable[[Http2BackendConnection, int, dict[str, str], bytes], None]
