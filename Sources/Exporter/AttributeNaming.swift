@@ -158,7 +158,9 @@ struct AttributeRules {
             .lbBackendCount, .lbHealthyCount, .lbSelectedBackend, .connectionFromPool, .connectionID, .poolOutcome,
             .poolIdleCount, .poolActiveCount, .dnsAnswers, .dnsCached, .errorType, .retryReason, .retryAttempt,
             .retryVerdict, .failures, .workerSignal, .workerLastPhase, .tlsServerName, .tlsCipher, .tlsVersion,
-            .tlsResumed:
+            .tlsResumed, .httpBodyLength, .httpBodyBytesWritten, .h2RetryCount, .h2StreamID, .h2StreamsActive,
+            .h2MaxConcurrentStreams, .h2InitialWindowSize, .h2ErrorCode, .h2LastStreamID, .h2DebugData, .h2Processed,
+            .h2ResetBy:
             ([], .none, false)
         }
     }

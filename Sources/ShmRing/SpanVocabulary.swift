@@ -12,6 +12,8 @@ public enum SpanName: UInt8, CaseIterable, Sendable {
     case backendRequest
     case responseStreaming
     case tlsHandshake
+    case backendRequestH2
+    case h2Handshake
 
     public var text: StaticString {
         switch self {
@@ -24,6 +26,8 @@ public enum SpanName: UInt8, CaseIterable, Sendable {
         case .backendRequest: "backend_request"
         case .responseStreaming: "response_streaming"
         case .tlsHandshake: "tls_handshake"
+        case .backendRequestH2: "backend_request_h2"
+        case .h2Handshake: "h2_handshake"
         }
     }
 }
@@ -63,6 +67,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case retryDenied
     case backendMarkedUnhealthy
     case drainStarted
+    case goawayReceived
+    case streamReset
 
     public var text: StaticString {
         switch self {
@@ -70,6 +76,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         case .retryDenied: "retry_denied"
         case .backendMarkedUnhealthy: "backend_marked_unhealthy"
         case .drainStarted: "drain_started"
+        case .goawayReceived: "goaway_received"
+        case .streamReset: "stream_reset"
         }
     }
 }
@@ -123,6 +131,18 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
     case tlsALPN
     case tlsVersion
     case tlsResumed
+    case httpBodyLength
+    case httpBodyBytesWritten
+    case h2RetryCount
+    case h2StreamID
+    case h2StreamsActive
+    case h2MaxConcurrentStreams
+    case h2InitialWindowSize
+    case h2ErrorCode
+    case h2LastStreamID
+    case h2DebugData
+    case h2Processed
+    case h2ResetBy
 
     public var text: StaticString {
         switch self {
@@ -173,6 +193,18 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
         case .tlsALPN: "tls.alpn"
         case .tlsVersion: "tls.protocol.version"
         case .tlsResumed: "tls.resumed"
+        case .httpBodyLength: "http.body.length"
+        case .httpBodyBytesWritten: "http.body.bytes_written"
+        case .h2RetryCount: "h2.retry_count"
+        case .h2StreamID: "h2.stream_id"
+        case .h2StreamsActive: "h2.streams_active"
+        case .h2MaxConcurrentStreams: "h2.max_concurrent_streams"
+        case .h2InitialWindowSize: "h2.initial_window_size"
+        case .h2ErrorCode: "h2.error_code"
+        case .h2LastStreamID: "h2.last_stream_id"
+        case .h2DebugData: "h2.debug_data"
+        case .h2Processed: "h2.processed"
+        case .h2ResetBy: "h2.reset_by"
         }
     }
 }

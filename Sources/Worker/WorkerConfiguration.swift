@@ -36,6 +36,8 @@ public struct WorkerConfiguration: Sendable {
         public var connectionsMax: Int?
         /// Whether it is spoken to through TLS.
         public var isSecure: Bool
+        /// Spoken to in HTTP/2, which it is known to understand.
+        public var isHTTP2 = false
 
         public init(name: String, hostname: String?, addresses: [SocketAddress], isSecure: Bool = false) {
             precondition(!addresses.isEmpty, "backend \(name) without an address")
@@ -78,6 +80,8 @@ public struct WorkerConfiguration: Sendable {
         public var responseHeadNs: UInt64 = 60_000_000_000
         public var upstreamStallNs: UInt64 = 60_000_000_000
         public var upstreamIdleNs: UInt64 = 30_000_000_000
+        /// How long an HTTP/2 connection to a backend may be silent before it is asked for a sign of life.
+        public var upstreamPingNs: UInt64 = 15_000_000_000
         public var tunnelIdleNs: UInt64 = 3_600_000_000_000
         public var drainNs: UInt64 = 30_000_000_000
 
@@ -91,6 +95,12 @@ public struct WorkerConfiguration: Sendable {
         /// Requests that may wait for a connection.
         public var waitersMax = 1024
         public var waitNs: UInt64 = 1_000_000_000
+        /// HTTP/2 connections of one worker to one backend.
+        public var http2ConnectionsMax = 8
+        /// Age at which an HTTP/2 connection gets no more streams, 0: never.
+        public var connectionAgeNs: UInt64 = 0
+        /// Bytes of a request's body that are kept for another attempt.
+        public var retryBufferBytes = 64 * 1024
 
         public init() {}
     }

@@ -25,6 +25,7 @@ FLAGS = """
     --upstream-max-connections --upstream-max-idle --upstream-queue --upstream-queue-timeout
     --drain-timeout --span-buffer --otel-batch-size --otel-batch-delay --otel-timeout
     --pin-workers --no-pin-workers --max-attempts --config --print-config
+    --upstream-h2-max-connections --upstream-ping-interval --upstream-max-connection-age --retry-buffer
     --ready-timeout --max-draining --worker-stall-timeout
     --watch-config --no-watch-config --pid-file --user --group
 """.split()

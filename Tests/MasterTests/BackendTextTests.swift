@@ -16,6 +16,11 @@ import Testing
         #expect(address.description == name)
     }
 
+    @Test(arguments: [("h2c://[::1]:80", true), ("H2C://a:80/", true), ("http://a:80", false), ("a:80", false)])
+    func schemeSaysTheVersion(text: String, isHTTP2: Bool) throws {
+        #expect(try BackendText(text).isHTTP2 == isHTTP2)
+    }
+
     @Test(arguments: [("localhost:9001", "localhost", 9001), ("http://App_1.example:80", "app_1.example", 80)])
     func namesAreLeftToTheResolver(text: String, host: String, port: UInt16) throws {
         let backend = try BackendText(text)
@@ -31,7 +36,7 @@ import Testing
         ("[127.0.0.1]:80", "not an IPv6 address"), ("[x:y]:80", "not an IPv6 address"),
         ("300.1.2.3:80", "not an IPv4 address"), ("1.2.3:80", "not an IPv4 address"), ("a b:80", "may only have"),
         ("exämple:80", "may only have"), ("a\nb:80", "may only have"), ("https://127.0.0.1", "port is missing"),
-        ("h2c://127.0.0.1:9001", "not supported yet"), ("ftp://127.0.0.1:9001", "scheme is unknown"),
+        ("ftp://127.0.0.1:9001", "scheme is unknown"),
         ("http://127.0.0.1:9001/path", "no path"), ("127.0.0.1:9001?x", "no path"), ("user@127.0.0.1:80", "no user"),
         ("unix:", "whole path"), ("unix:relative", "whole path"), ("http://", "host is missing"),
     ])

@@ -1,6 +1,6 @@
 import ShmRing
 
-/// What one `--backend` says, before names are resolved: `[http[s]://]HOST:PORT` or `unix:/PATH`.
+/// What one `--backend` says, before names are resolved: `[http[s]://]HOST:PORT`, `h2c://HOST:PORT` or `unix:/PATH`.
 struct BackendText: Equatable {
     enum Target: Equatable {
         case address(SocketAddress)
@@ -22,16 +22,22 @@ struct BackendText: Equatable {
     var connectionsMax: Int?
     /// Whether it is spoken to through TLS.
     let isSecure: Bool
+    /// Whether it is spoken to in HTTP/2 without having been asked.
+    let isHTTP2: Bool
 
     private static let httpsPort: UInt16 = 443
 
     /// What could stand on the command line instead.
-    var text: String { isSecure ? "https://\(name)" : target.port == Self.httpsPort ? "http://\(name)" : name }
+    var text: String {
+        if isHTTP2 { return "h2c://\(name)" }
+        return isSecure ? "https://\(name)" : target.port == Self.httpsPort ? "http://\(name)" : name
+    }
 
     init(_ text: String) throws(BadValue) {
         let scheme = text.firstRange(of: "://").map { text[..<$0.lowerBound].lowercased() }
         target = try text.hasPrefix("unix:") ? Self.unixTarget(text) : Self.networkTarget(text, scheme)
         isSecure = scheme == "https" || (scheme == nil && target.port == Self.httpsPort)
+        isHTTP2 = scheme == "h2c"
         name =
             switch target {
             case .address(let address): address.description
@@ -60,11 +66,12 @@ struct BackendText: Equatable {
         var rest = text
         switch scheme {
         case nil: break
-        case "http", "https":
+        case "http", "https", "h2c":
             rest = String(text.dropFirst(scheme!.count + "://".count))
             if rest.hasSuffix("/") { rest.removeLast() }
-        case "h2c": throw BadValue("h2c backends are not supported yet; use http://HOST:PORT")
-        default: throw BadValue("the scheme is unknown; use [http://]HOST:PORT, https://HOST:PORT or unix:/PATH")
+        default:
+            throw BadValue(
+                "the scheme is unknown; use [http://]HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/PATH")
         }
         guard !rest.contains(where: { "/?#".contains($0) }) else {
             throw BadValue("a backend has no path; write HOST:PORT alone")

@@ -110,7 +110,7 @@ struct ServingOptions: ParsableArguments {
     @Option(
         name: .shortAndLong,
         help: ArgumentHelp(
-            "A server: [http://]HOST:PORT, https://HOST:PORT or unix:/PATH; port 443 is https; names are resolved at start. Repeatable.",
+            "A server: [http[s]://]HOST:PORT, h2c://HOST:PORT or unix:/PATH; port 443 is https; names are resolved at start. Repeatable.",
             valueName: "backend"),
         transform: BackendText.init)
     var backend: [BackendText] = []
@@ -307,4 +307,16 @@ struct UpstreamOptions: ParsableArguments {
 
     @Option("How long a request may wait for a connection")
     var upstreamQueueTimeout = UpstreamOptions.defaults.waitNs
+
+    @Option(count: 1...1024, "HTTP/2 connections of each worker to one backend")
+    var upstreamH2MaxConnections = UpstreamOptions.defaults.http2ConnectionsMax
+
+    @Option("How long an HTTP/2 connection may be silent before it is asked for a sign of life")
+    var upstreamPingInterval = WorkerConfiguration.Timeouts().upstreamPingNs
+
+    @Option(seconds: SecondsText.delayNs, "Age at which an HTTP/2 connection gets no more requests; 0 sets no limit")
+    var upstreamMaxConnectionAge = UpstreamOptions.defaults.connectionAgeNs
+
+    @Option(bytes: 0...1 << 24, "Bytes of a request's body that are kept for another attempt over HTTP/2")
+    var retryBuffer = UpstreamOptions.defaults.retryBufferBytes
 }

@@ -60,8 +60,31 @@ struct UpstreamTLSOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Its private key, PEM", valueName: "file"))
     var upstreamKey: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "What is offered to https backends, by preference: h2, http/1.1 or both (default: \(UpstreamALPN.text))",
+            valueName: "list"),
+        transform: UpstreamALPN.parsed)
+    var upstreamAlpn = UpstreamALPN.protocols
+
+    var alpnText: String { upstreamAlpn.joined(separator: ",") }
+
     @Flag(
         name: [.customShort("k"), .long], inversion: .prefixedNo,
         help: "Do not check certificates of backends.")
     var insecure = false
+}
+
+/// `--upstream-alpn`: names of protocols, joined by commas.
+enum UpstreamALPN {
+    static let protocols = TLSClientSettings().protocols
+    static var text: String { protocols.joined(separator: ",") }
+
+    @Sendable static func parsed(_ text: String) throws(BadValue) -> [String] {
+        let names = text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+        guard Set(names).count == names.count, names.allSatisfy({ Self.protocols.contains($0) }) else {
+            throw BadValue("write h2,http/1.1, or one of the two")
+        }
+        return names
+    }
 }

@@ -86,7 +86,10 @@ struct Configuration {
     private static func worker(
         _ options: CommandLineOptions, _ tls: TLSPlan, isTracing: Bool, resolve: Resolver
     ) throws(StartFailure) -> WorkerConfiguration {
-        var worker = WorkerConfiguration(backends: try backends(options.serving.backend, resolve: resolve))
+        var worker = WorkerConfiguration(
+            backends: try backends(
+                options.serving.backend, offersHTTP2: options.upstreamTLS.upstreamAlpn.contains("h2"), resolve: resolve)
+        )
         worker.limits = limits(options.limits)
         worker.timeouts = timeouts(options)
         worker.pool = pool(options.upstream)
@@ -98,7 +101,7 @@ struct Configuration {
     }
 
     private static func backends(
-        _ texts: [BackendText], resolve: Resolver
+        _ texts: [BackendText], offersHTTP2: Bool, resolve: Resolver
     ) throws(StartFailure) -> [WorkerConfiguration.Backend] {
         guard !texts.isEmpty else {
             throw .usage(
@@ -114,6 +117,7 @@ struct Configuration {
                 }
             backend.isSecure = text.isSecure
             backend.connectionsMax = text.connectionsMax
+            backend.isHTTP2 = text.isHTTP2 || (text.isSecure && offersHTTP2)
             return backend
         }
     }
@@ -143,6 +147,7 @@ struct Configuration {
         timeouts.responseHeadNs = options.timeouts.responseHeadTimeout
         timeouts.upstreamStallNs = options.timeouts.upstreamStallTimeout
         timeouts.upstreamIdleNs = options.upstream.upstreamIdleTimeout
+        timeouts.upstreamPingNs = options.upstream.upstreamPingInterval
         timeouts.tunnelIdleNs = options.timeouts.tunnelIdleTimeout
         timeouts.drainNs = options.lifecycle.drainTimeout
         return timeouts
@@ -170,6 +175,9 @@ struct Configuration {
         pool.idleMax = options.upstreamMaxIdle
         pool.waitersMax = options.upstreamQueue
         pool.waitNs = options.upstreamQueueTimeout
+        pool.http2ConnectionsMax = options.upstreamH2MaxConnections
+        pool.connectionAgeNs = options.upstreamMaxConnectionAge
+        pool.retryBufferBytes = options.retryBuffer
         return pool
     }
 

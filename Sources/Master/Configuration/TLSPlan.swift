@@ -63,6 +63,7 @@ struct TLSPlan {
         var settings = TLSClientSettings()
         settings.caPath = tls.upstreamCa
         settings.isVerifying = !tls.insecure
+        settings.protocols = tls.upstreamAlpn
         settings.certificate = try certificate(tls)
         do throws(TLSProblem) {
             return try TLSClient(settings)

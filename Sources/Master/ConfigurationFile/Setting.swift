@@ -68,6 +68,7 @@ extension Setting {
         text("upstream_tls.ca", "--upstream-ca", \.upstreamTLS.upstreamCa),
         text("upstream_tls.certificate", "--upstream-cert", \.upstreamTLS.upstreamCert),
         text("upstream_tls.key", "--upstream-key", \.upstreamTLS.upstreamKey),
+        text("upstream_tls.alpn", "--upstream-alpn", \.upstreamTLS.alpnText),
         flag("upstream_tls.insecure", "--insecure", \.upstreamTLS.insecure),
     ]
 
@@ -129,6 +130,10 @@ extension Setting {
         seconds("upstream.idle_timeout", "--upstream-idle-timeout", \.upstream.upstreamIdleTimeout),
         count("upstream.queue", "--upstream-queue", \.upstream.upstreamQueue),
         seconds("upstream.queue_timeout", "--upstream-queue-timeout", \.upstream.upstreamQueueTimeout),
+        count("upstream.h2_connections_max", "--upstream-h2-max-connections", \.upstream.upstreamH2MaxConnections),
+        seconds("upstream.ping_interval", "--upstream-ping-interval", \.upstream.upstreamPingInterval),
+        seconds("upstream.connection_age", "--upstream-max-connection-age", \.upstream.upstreamMaxConnectionAge),
+        bytes("upstream.retry_buffer", "--retry-buffer", \.upstream.retryBuffer),
     ]
 
     private static func seconds(_ path: String, _ flag: String, _ value: Path<UInt64>) -> Setting {

@@ -65,7 +65,10 @@ final class Exchange {
     /// Of the attempts that made a TLS connection.
     private(set) var handshakes: [HandshakeFacts] = []
     private var hasHandshakes = false
-    /// Whether there is anything in the two lists: cheaper to ask than an array, most of the time.
+    /// The HTTP/2 connection that refused this request's last stream.
+    var refusingConnection: Int?
+    private(set) var goaways: [GoawayNote] = []
+    /// Whether there is anything in the three lists: cheaper to ask than an array, most of the time.
     private(set) var hasFailures = false
     /// What this proxy's end of a tunnel has already sent a FIN to.
     var finishedClient = false
@@ -131,6 +134,7 @@ final class Exchange {
         attemptCount = 0
         if hasFailures { forgetFailures() }
         if hasHandshakes { forgetHandshakes() }
+        refusingConnection = nil
         finishedClient = false
         finishedBackend = false
         retryDenied = nil
@@ -162,6 +166,16 @@ final class Exchange {
         hasHandshakes = true
     }
 
+    /// A GOAWAY concerns this request's stream.
+    func noteGoaway(_ note: GoawayNote) {
+        guard goaways.count < Self.goawaysMax else { return }
+        goaways.append(note)
+        hasFailures = true
+    }
+
+    /// More of them are not kept.
+    private static let goawaysMax = 8
+
     func keepTraceState(_ state: [UInt8]) {
         traceState = state
         hasTraceState = true
@@ -170,6 +184,7 @@ final class Exchange {
     private func forgetFailures() {
         pastAttempts = []
         connectFailures = []
+        goaways = []
         hasFailures = false
     }
 

@@ -46,6 +46,9 @@ final class BodyRelay {
     private(set) var sourceBytesUsed = 0
     /// Bytes that the sink's kernel took, its head included.
     private(set) var sinkBytesTaken = 0
+    /// What the source gave up, for another attempt; nil when it is not kept, or was too much.
+    private var kept: ByteBuffer?
+    private var keptBytesMax = 0
     /// Changes whenever something moved at either end.
     var progress: Int { sourceBytesUsed &+ sinkBytesTaken }
 
@@ -74,6 +77,55 @@ final class BodyRelay {
         sinkBytesTaken = 0
     }
 
+    /// Keeps what passes from now on, up to a limit, so that it can be given back.
+    func keep(bytesMax: Int, _ buffers: BufferPool) {
+        guard bytesMax > 0, sourceBytesUsed == 0 else { return }
+        kept = kept ?? buffers.take(.small)
+        keptBytesMax = bytesMax
+    }
+
+    /// Whether everything that the source gave up can be given back to it.
+    var isSourceKept: Bool { sourceBytesUsed == 0 || kept?.readableBytes == sourceBytesUsed }
+
+    /// Puts what was kept in front of what the source still has.
+    func giveBack(to source: Connection, _ buffers: BufferPool) {
+        guard let bytes = kept.take() else { return }
+        defer { buffers.give(bytes) }
+        guard bytes.readableBytes == sourceBytesUsed, !bytes.isEmpty else { return }
+        let waiting = source.input
+        let whole = buffers.take(holding: bytes.readableBytes + (waiting?.readableBytes ?? 0))
+        whole.append(bytes.readable)
+        if let waiting {
+            whole.append(waiting.readable)
+            buffers.give(waiting)
+        }
+        source.input = whole
+    }
+
+    /// Lets go of what was kept.
+    func forgetKept(_ buffers: BufferPool) {
+        if let bytes = kept.take() { buffers.give(bytes) }
+    }
+
+    /// Copies the next bytes of the source before they are used; `settleKept` then says how many were.
+    private func copyForKeeping(_ input: ByteBuffer, countMax: Int, _ buffers: BufferPool) {
+        guard var copy = kept else { return }
+        let count = min(countMax, input.readableBytes)
+        guard copy.readableBytes + count <= keptBytesMax else { return forgetKept(buffers) }
+        if copy.writableBytes < count {
+            let larger = buffers.take(holding: copy.readableBytes + count)
+            larger.append(copy.readable)
+            buffers.give(copy)
+            kept = larger
+            copy = larger
+        }
+        copy.append(input.readable.extracting(first: count))
+    }
+
+    private func settleKept() {
+        if let copy = kept, copy.readableBytes > sourceBytesUsed { copy.truncate(to: sourceBytesUsed) }
+    }
+
     /// True when every byte of the body has been taken from the source.
     var isRead: Bool { rawBytesLeft == 0 || isLastChunkWritten || (rawBytesLeft < 0 && reader.isFinished) }
 
@@ -100,6 +152,8 @@ final class BodyRelay {
             guard let input = source.input, !input.isEmpty else {
                 return flushed(sink, buffers)
             }
+            if kept != nil { copyForKeeping(input, countMax: min(input.readableBytes, keptBytesMax + 1), buffers) }
+            defer { if kept != nil { settleKept() } }
             let stop =
                 if rawBytesLeft >= 0 {
                     sendRaw(input, countMax: rawBytesLeft, sink, buffers)

@@ -82,7 +82,7 @@ extension HTTP2Session {
         let isChunked = !endsStream && responseBlock.contentLength == nil && !hasNoBody
         stream.headWritten(
             bytes: text.readableBytes - before, framing: isChunked ? .chunked : .raw,
-            isFinal: !responseBlock.isInterim)
+            isFinal: !responseBlock.isInterim, lengthExpected: hasNoBody ? 0 : responseBlock.contentLength)
         responseBlock.reset()
         if endsStream { stream.inboundEnded(trailers: []) }
         stream.news.isReadable = true
@@ -137,8 +137,7 @@ extension HTTP2Session {
     func goawayReceived(lastStreamID: Int32, errorCode: UInt32, debugData: Span<UInt8>) {
         var data: [UInt8] = []
         for index in 0..<min(debugData.count, 256) { data.append(debugData[index]) }
-        goaway = Goaway(lastStreamID: lastStreamID, errorCode: errorCode, debugData: data)
-        goawayCount += 1
+        note(Goaway(lastStreamID: lastStreamID, errorCode: errorCode, debugData: data))
     }
 
     func pingAcknowledged() { pingAckCount += 1 }

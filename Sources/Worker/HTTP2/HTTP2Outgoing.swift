@@ -71,7 +71,8 @@ extension HTTP2Session {
         fields.reset()
         stream.method = head.method
         fields.append(":method", bytes.extracting(head.methodText))
-        fields.append(":scheme", "http")
+        let isSecure = upstream?.endpoint.isSecure ?? false
+        fields.append(":scheme", isSecure ? "https" : "http")
         if !head.authority.isEmpty { fields.append(":authority", bytes.extracting(head.authority)) }
         fields.append(":path", bytes.extracting(head.target))
         appendLines(bytes, table)

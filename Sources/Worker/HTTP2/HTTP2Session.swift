@@ -31,8 +31,9 @@ final class HTTP2Session {
     let role: Role
     let context: HTTP2Context
     let raw: OpaquePointer
-    /// The connection that it speaks over; set by the proxy.
-    var carrier: Connection?
+    /// The connection that it speaks over, to a client or to a backend; set by the proxy.
+    var downstream: DownstreamConnection?
+    var upstream: UpstreamConnection?
     var isMarkedDirty = false
     private(set) var streams: ContiguousArray<HTTP2Stream> = []
     private var touched: ContiguousArray<HTTP2Stream> = []
@@ -50,7 +51,9 @@ final class HTTP2Session {
     var peerSettings = PeerSettings()
     var settingsCount = 0
     var goaway: Goaway?
-    var goawayCount = 0
+    /// Those that nobody has looked at yet, the last few of them.
+    private var newGoaways: [Goaway] = []
+    private static let newGoawaysMax = 8
     var pingAckCount = 0
     /// The connection cannot go on.
     private(set) var isDead = false
@@ -159,6 +162,9 @@ final class HTTP2Session {
     var isFinished: Bool {
         unsafe nghttp2_session_want_read(raw) == 0 && nghttp2_session_want_write(raw) == 0
     }
+
+    /// The number that the next stream of our own will have.
+    var nextStreamID: Int32 { Int32(clamping: unsafe nghttp2_session_get_next_stream_id(raw)) }
 
     func markDirty() {
         guard !isMarkedDirty else { return }
@@ -277,6 +283,18 @@ final class HTTP2Session {
     }
 
     // MARK: The connection
+
+    /// The GOAWAYs that came since the last call.
+    func takeGoaways() -> [Goaway] {
+        guard !newGoaways.isEmpty else { return [] }
+        defer { newGoaways = [] }
+        return newGoaways
+    }
+
+    func note(_ goaway: Goaway) {
+        self.goaway = goaway
+        if newGoaways.count < Self.newGoawaysMax { newGoaways.append(goaway) }
+    }
 
     /// GOAWAY that refuses nothing yet (RFC 9113 §6.8), and a PING whose answer shows that it has arrived.
     func announceShutdown() {

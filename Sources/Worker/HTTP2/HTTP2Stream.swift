@@ -53,6 +53,8 @@ final class HTTP2Stream: Transport {
     /// Bytes at the front of `inbound` that are HTTP/1.1 text and go as they are.
     private var textBytes = 0
     private var framing = InboundFraming.raw
+    /// Body bytes that must come, where that is known.
+    private var lengthExpected: Int?
     /// The peer has ended its side.
     private(set) var hasInboundEnded = false
     private var isEndTaken = false
@@ -83,6 +85,8 @@ final class HTTP2Stream: Transport {
     /// The proxy has let go.
     private(set) var isAbandoned = false
     private(set) var errorCode: UInt32 = 0
+    /// RST_STREAM came.
+    var wasResetByPeer = false
     /// Body bytes that came in and were handed on.
     private(set) var bodyBytesTaken = 0
 
@@ -99,9 +103,11 @@ final class HTTP2Stream: Transport {
     /// Room for a head's text, which `headWritten` then counts.
     func headRoom(_ bytes: Int) -> ByteBuffer? { inbound.room(bytes, buffers) }
 
-    func headWritten(bytes: Int, framing: InboundFraming, isFinal: Bool) {
+    /// - Parameter lengthExpected: Bytes that the body will have, where that is known.
+    func headWritten(bytes: Int, framing: InboundFraming, isFinal: Bool, lengthExpected: Int? = nil) {
         textBytes += bytes
         self.framing = framing
+        self.lengthExpected = lengthExpected
         if isFinal { hasFinalHead = true }
     }
 
@@ -122,12 +128,15 @@ final class HTTP2Stream: Transport {
         self.errorCode = errorCode
     }
 
-    func submitted(id: Int32) { self.id = id }
+    func submitted(id: Int32) {
+        self.id = id
+        upstream?.exchange?.attempt.http2.streamID = id
+    }
 
     /// Whether what was sent has left: called when the session has nothing more to write.
     func noticeDrained() -> Bool {
         hasSubmitted = false
-        return !hasBacklog
+        return isServer ? !hasBacklog : outbound == nil
     }
 
     /// The next DATA for the peer.
@@ -187,6 +196,32 @@ final class HTTP2Stream: Transport {
         let count = buffer.readableBytes - before
         return count > 0 ? .bytes(count) : nothingReceived()
     }
+
+    /// Every byte is here that was announced, though the stream's end may still come.
+    private var isBodyWhole: Bool { hasFinalHead && bodyBytesTaken == lengthExpected }
+
+    /// The server is known not to have processed the request (RFC 9113 §8.7), and how.
+    var unprocessed: RetryPolicy.Reason? {
+        guard isClosed, errorCode == HTTP2ErrorCode.refusedStream.rawValue, !wasReset || wasResetByPeer else {
+            return nil
+        }
+        if let goaway = session.goaway, id > goaway.lastStreamID { return .goaway }
+        return .refusedStream
+    }
+
+    /// A RST_STREAM ended it, and not the end of the connection or a GOAWAY.
+    var wasReset: Bool {
+        guard isClosed, errorCode != 0, !session.isDead else { return false }
+        if wasResetByPeer { return true }
+        if let goaway = session.goaway, id > goaway.lastStreamID { return false }
+        return true
+    }
+
+    /// Its connection was being left by the server.
+    var isAfterGoaway: Bool { session.goaway != nil }
+
+    /// Its connection is gone.
+    var hasLostConnection: Bool { session.isDead }
 
     /// The peer's message came to its end.
     private var isComplete: Bool { hasInboundEnded && framing != .tunnel }
@@ -325,7 +360,9 @@ final class HTTP2Stream: Transport {
         guard !isClosed else { return }
         if isServer {
             session.ownerLeft(self, isAnswered: hasOutboundEnded)
-        } else if !(hasInboundEnded && hasOutboundEnded) {
+        } else if id == 0 {
+            session.forget(self)
+        } else if !hasOutboundEnded || !(hasInboundEnded || isBodyWhole) {
             session.reset(self, code: .cancel)
         }
     }

@@ -146,9 +146,9 @@ struct RequestBlock {
 
     /// Judges the block as a whole; call once, when it is complete.
     mutating func judge() {
-        guard refusal == nil, let pseudo = pseudo.buffer else { return refusal = refusal ?? .malformed }
+        guard let pseudo = pseudo.buffer, let methodText, !methodText.isEmpty else { return refusal = .malformed }
+        guard refusal == nil else { return }
         let bytes = pseudo.readable
-        guard let methodText, !methodText.isEmpty else { return refusal = .malformed }
         let isConnect = bytes.extracting(methodText).matches("CONNECT")
         if isExtendedConnect != isConnect, isExtendedConnect { return refusal = .malformed }
         if !isConnect || isExtendedConnect {

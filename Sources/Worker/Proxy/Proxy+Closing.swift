@@ -61,6 +61,7 @@ extension Proxy {
 
     /// Closes a connection and tells its pool.
     func closeUpstream(_ connection: UpstreamConnection) {
+        if connection.isHTTP2 { return closeHTTP2(connection) }
         discardUpstream(connection)
         if let waiter = connection.endpoint.pool.connectionClosed(connection.isIdle ? connection.slot : nil) {
             deferred.append(.connectWaiter(waiter, connection.endpoint))

@@ -6,6 +6,7 @@ extension Proxy {
     /// Begins an attempt.
     /// - Parameter allowsReuse: False when the attempt must have a fresh connection.
     func dispatch(_ exchange: Exchange, allowsReuse: Bool = true) {
+        if exchange.attemptCount == 0 { retryBudget.requestBegan() }
         exchange.attemptCount += 1
         exchange.attempt = AttemptRecord()
         exchange.attempt.selectionStartNs = stampNs()
@@ -50,7 +51,8 @@ extension Proxy {
         answer(exchange, error)
     }
 
-    private func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
+    func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
+        if endpoint.isHTTP2 { return acquireStream(exchange, endpoint) }
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
         let acquired = endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter)
@@ -71,16 +73,22 @@ extension Proxy {
         case .connectReplacing(let slot):
             exchange.attempt.poolOutcome = .created
             replaceIdle(slot, for: exchange, endpoint)
-        case .wait:
-            exchange.attempt.poolOutcome = .waited
-            exchange.phase = .waitingForConnection
-            tracer?.waiting(exchange)
-            downstreamDeadlines.arm(client, .poolWait, nowNs: nowNs)
-        case .reject:
-            abandonTrial(exchange)
-            exchange.attempt.error = .poolQueueFull
-            answer(exchange, .poolQueueFull)
+        case .wait: waitInLine(exchange, client)
+        case .reject: rejectFromLine(exchange)
         }
+    }
+
+    func waitInLine(_ exchange: Exchange, _ client: DownstreamConnection) {
+        exchange.attempt.poolOutcome = .waited
+        exchange.phase = .waitingForConnection
+        tracer?.waiting(exchange)
+        downstreamDeadlines.arm(client, .poolWait, nowNs: nowNs)
+    }
+
+    func rejectFromLine(_ exchange: Exchange) {
+        abandonTrial(exchange)
+        exchange.attempt.error = .poolQueueFull
+        answer(exchange, .poolQueueFull)
     }
 
     private func replaceIdle(_ slot: Int, for exchange: Exchange, _ endpoint: Endpoint) {
@@ -109,11 +117,16 @@ extension Proxy {
     }
 
     /// A place that was counted for somebody who left goes to the next in line.
-    func releasePlace(_ endpoint: Endpoint) {
+    /// - Parameter isHTTP2: The place is one for a connection of streams.
+    func releasePlace(_ endpoint: Endpoint, isHTTP2: Bool = false) {
+        if isHTTP2 {
+            endpoint.http2Pool.failed()
+            return deferred.append(.serveLine(endpoint))
+        }
         if let next = endpoint.pool.connectionClosed(nil) { deferred.append(.connectWaiter(next, endpoint)) }
     }
 
-    private func connect(_ exchange: Exchange, _ endpoint: Endpoint) {
+    func connect(_ exchange: Exchange, _ endpoint: Endpoint) {
         exchange.phase = .connecting
         tracer?.connecting(exchange, endpoint)
         let now = stampNs()
@@ -126,7 +139,7 @@ extension Proxy {
         case .inProgress(let descriptor):
             openUpstream(exchange, endpoint, descriptor, isConnecting: true)
         case .failed(let error):
-            releasePlace(endpoint)
+            releasePlace(endpoint, isHTTP2: exchange.attempt.http2.isPooled)
             connectFailed(exchange, Self.errorType(connecting: error))
         }
     }
@@ -141,6 +154,7 @@ extension Proxy {
         }
         guard let connection = inserted else { preconditionFailure("the upstream table is full") }
         connection.isWritable = !isConnecting
+        connection.isHTTP2 = exchange.attempt.http2.isPooled
         exchange.upstream = connection
         connection.exchange = exchange
         exchange.attempt.connection = number
@@ -179,6 +193,8 @@ extension Proxy {
         exchange.attempt.connectingEnded(
             atNs: exchange.attempt.handshakeStartNs > 0 ? stampNs() : exchange.attempt.connectEndNs)
         upstreamDeadlines.disarm(connection)
+        if connection.endpoint.isSecure { settleVersion(exchange, connection) }
+        if connection.isHTTP2 { return startHTTP2(exchange, connection) }
         sendRequest(exchange)
     }
 
@@ -228,6 +244,9 @@ extension Proxy {
         if exchange.wholeBodyBytes > 0 {
             let body = retained.readable.extracting(exchange.head.headBytes..<retained.readableBytes)
             BodyRelay.writeWhole(body, exchange.head.framing, to: output)
+        }
+        if connection.stream != nil, exchange.wholeBodyBytes < 0, exchange.head.framing != .none {
+            exchange.requestRelay.keep(bytesMax: configuration.pool.retryBufferBytes, buffers)
         }
         pumpRequest(exchange)
     }

@@ -27,9 +27,17 @@ extension Proxy {
         if exchange.attempt.requestStartNs > 0 { exchange.attempt.requestEndNs = now }
         let facts = facts(exchange, connectionEnded, isConnectFailure)
         dropUpstream(exchange)
-        if facts.isStaleConnection { abandonTrial(exchange) } else { blame(exchange, error) }
+        if facts.isStaleConnection || facts.unprocessed != nil {
+            abandonTrial(exchange)
+        } else {
+            blame(exchange, error)
+        }
         switch retryPolicy.verdict(facts) {
         case .retry(let reason):
+            guard retryBudget.spend() else {
+                exchange.retryDenied = (reason, .budgetExhausted, now)
+                return answer(exchange, error)
+            }
             guard hasCandidate(exchange) else {
                 exchange.retryDenied = (reason, .attemptsExhausted, now)
                 return answer(exchange, error)
@@ -45,12 +53,19 @@ extension Proxy {
     private func facts(
         _ exchange: Exchange, _ connectionEnded: Bool, _ isConnectFailure: Bool
     ) -> RetryPolicy.Attempt {
-        RetryPolicy.Attempt(
+        var facts = RetryPolicy.Attempt(
             method: exchange.head.method, number: exchange.attemptCount, isConnectFailure: isConnectFailure,
             wasReused: (exchange.upstream?.requestCount ?? 0) > 0, connectionEnded: connectionEnded,
             bytesSent: exchange.requestRelay.sinkBytesTaken,
-            isBodyReplayable: exchange.wholeBodyBytes >= 0 || exchange.requestRelay.sourceBytesUsed == 0,
+            isBodyReplayable: exchange.wholeBodyBytes >= 0 || exchange.requestRelay.isSourceKept,
             responseStarted: exchange.interimCount > 0 || exchange.upstream?.hasInput ?? false)
+        guard let stream = exchange.upstream?.stream, let carrier = exchange.upstream?.carrier else { return facts }
+        facts.wasReused = carrier.requestCount > 0 || stream.isAfterGoaway
+        facts.connectionEnded = stream.hasLostConnection
+        facts.responseStarted = facts.responseStarted || stream.hasFinalHead
+        facts.unprocessed = stream.unprocessed
+        if facts.unprocessed == .refusedStream { exchange.refusingConnection = carrier.slot }
+        return facts
     }
 
     private func failedInMidResponse(_ exchange: Exchange, _ error: ErrorType) {
@@ -63,6 +78,7 @@ extension Proxy {
     private func retry(_ exchange: Exchange, _ reason: RetryPolicy.Reason) {
         exchange.attempt.retry = reason
         exchange.keepAttempt()
+        if let client = exchange.downstream { exchange.requestRelay.giveBack(to: client, buffers) }
         restartRequestRelay(exchange)
         exchange.isRequestAbandoned = false
         exchange.isRequestBlocked = false
@@ -129,8 +145,9 @@ extension Proxy {
             exchange.attempt.connectingEnded(atNs: now)
         }
         if exchange.phase == .waitingForConnection, exchange.attempt.endpoint >= 0, let client = exchange.downstream {
-            endpoints[exchange.attempt.endpoint].pool.waiterLeft(
-                PoolState.Waiter(slot: client.slot, generation: client.generation))
+            let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
+            endpoints[exchange.attempt.endpoint].pool.waiterLeft(waiter)
+            endpoints[exchange.attempt.endpoint].http2Pool.waiterLeft(waiter)
             exchange.attempt.acquireEndNs = now
             exchange.attempt.connectionEndNs = now
         }
@@ -159,9 +176,17 @@ extension Proxy {
         closeDownstream(client)
     }
 
+    /// What the trace tells of a stream that ends before its response has.
+    private func noteEnd(of stream: HTTP2Stream, _ exchange: Exchange) {
+        exchange.attempt.http2.bodyBytes = stream.bodyBytesTaken
+        guard !stream.isClosed, stream.id > 0 else { return }
+        exchange.attempt.http2.noteReset(code: HTTP2ErrorCode.cancel.rawValue, isByPeer: false, atNs: nowNs)
+    }
+
     /// Takes the connection from the request and closes it.
     func dropUpstream(_ exchange: Exchange) {
         guard let connection = exchange.upstream else { return }
+        if let stream = connection.stream { noteEnd(of: stream, exchange) }
         exchange.upstream = nil
         connection.exchange = nil
         closeUpstream(connection)

@@ -24,7 +24,7 @@ extension Proxy {
     /// The client's preface is here: from now on there are frames.
     func startCarrying(_ connection: DownstreamConnection) {
         let session = HTTP2Session(.server, http2)
-        session.carrier = connection
+        session.downstream = connection
         connection.session = session
         connection.phase = .carrying
         connection.headStartedNs = 0
@@ -36,7 +36,7 @@ extension Proxy {
     func carrierEvent(_ connection: DownstreamConnection, _ readiness: Readiness) {
         guard let session = connection.session else { preconditionFailure("a carrier without a session") }
         if readiness.isBroken { return endCarrier(connection) }
-        if readiness.isWritable, connection.hasOutput { session.markDirty() }
+        if connection.isWritable, connection.hasOutput { session.markDirty() }
         readCarrier(connection)
     }
 
@@ -88,7 +88,7 @@ extension Proxy {
 
     /// A request on a new stream.
     private func openStream(_ stream: HTTP2Stream, on session: HTTP2Session) {
-        guard let carrier = session.carrier as? DownstreamConnection else { return }
+        guard let carrier = session.downstream else { return }
         carrier.requestCount += 1
         let inserted = downstreams.insert { slot, generation in
             DownstreamConnection(stream, slot: slot, generation: generation, peer: carrier.peer)
@@ -111,32 +111,51 @@ extension Proxy {
     /// Writes what the turn has made, all frames of a connection in as few calls as they fit into.
     func flushCarriers() {
         http2.forEachDirty { session in
-            if let carrier = session.carrier as? DownstreamConnection { flushCarrier(carrier, session) }
+            if let carrier = session.downstream {
+                flushCarrier(carrier, session)
+            } else if let carrier = session.upstream {
+                flushUpstreamCarrier(carrier, session)
+            }
         }
     }
 
-    private func flushCarrier(_ connection: DownstreamConnection, _ session: HTTP2Session) {
+    /// How far frames have got.
+    enum FlushOutcome {
+        /// The kernel has everything.
+        case done
+        case blocked
+        case failed
+    }
+
+    func writeFrames(_ connection: Connection, _ session: HTTP2Session) -> FlushOutcome {
         var isDry = false
         while !isDry {
-            if connection.output == nil { isDry = session.write(to: carrierOutput(connection)) }
+            if connection.output == nil {
+                isDry = session.write(to: connection.outputBuffer(room: BufferPool.Size.large.rawValue, buffers))
+            }
             switch connection.flush(buffers) {
             case .bytes: continue
-            case .wouldBlock:
-                if downstreamDeadlines.armed(connection) != .clientStall {
-                    downstreamDeadlines.arm(connection, .clientStall, nowNs: nowNs)
-                }
-                return serveStreams(session)
-            case .failed: return endCarrier(connection)
+            case .wouldBlock: return .blocked
+            case .failed: return .failed
             case .endOfStream: preconditionFailure("send(2) has no end of stream")
             }
+        }
+        return .done
+    }
+
+    private func flushCarrier(_ connection: DownstreamConnection, _ session: HTTP2Session) {
+        switch writeFrames(connection, session) {
+        case .done: break
+        case .blocked:
+            if downstreamDeadlines.armed(connection) != .clientStall {
+                downstreamDeadlines.arm(connection, .clientStall, nowNs: nowNs)
+            }
+            return serveStreams(session)
+        case .failed: return endCarrier(connection)
         }
         if downstreamDeadlines.armed(connection) == .clientStall { downstreamDeadlines.disarm(connection) }
         serveStreams(session)
         settleCarrier(connection, session)
-    }
-
-    private func carrierOutput(_ connection: DownstreamConnection) -> ByteBuffer {
-        connection.outputBuffer(room: BufferPool.Size.large.rawValue, buffers)
     }
 
     /// Closes a connection that is over, and sees to it that an idle one does not stay for ever.
@@ -163,7 +182,7 @@ extension Proxy {
         connection.session = nil
         session.closeAll(code: .cancel)
         serveStreams(session)
-        session.carrier = nil
+        session.downstream = nil
         connection.phase = .reading
         isOrderly ? startLinger(connection) : closeDownstream(connection)
     }

@@ -90,6 +90,10 @@ extension Proxy {
                 continueUpstream(connection)
             case .connectWaiter(let waiter, let endpoint):
                 connectWaiter(waiter, endpoint)
+            case .serveLine(let endpoint):
+                serveLine(endpoint)
+            case .reacquire(let waiter, let endpoint):
+                reacquire(waiter, endpoint)
             }
         }
         running.removeAll(keepingCapacity: true)
@@ -135,11 +139,12 @@ extension Proxy {
     }
 
     private func upstreamExpired(_ connection: UpstreamConnection, _ kind: UpstreamDeadline) {
+        if connection.session != nil { return upstreamCarrierExpired(connection, kind) }
         guard let exchange = connection.exchange, kind != .idle else { return closeUpstream(connection) }
         switch kind {
         case .connect: connectFailed(exchange, .connectTimeout)
         case .responseHead, .stall: attemptFailed(exchange, .upstreamTimeout, connectionEnded: false)
-        case .idle: preconditionFailure("an idle connection serves a request")
+        case .idle, .ping, .pingAnswer: preconditionFailure("\(kind) runs while a request is served")
         }
     }
 }

@@ -16,6 +16,7 @@ extension Proxy {
             return
         }
         if connection.isHandshaking { return continueHandshake(connection) }
+        if connection.session != nil { return upstreamCarrierEvent(connection, readiness) }
         guard let exchange = connection.exchange else {
             // An idle connection has nothing to say: bytes or an end both make it useless.
             if readiness.isReadable || readiness.peerFinished, !isStillIdle(connection) { closeUpstream(connection) }
@@ -43,6 +44,7 @@ extension Proxy {
     }
 
     func continueUpstream(_ connection: UpstreamConnection) {
+        if connection.session != nil { return readUpstreamCarrier(connection) }
         guard let exchange = connection.exchange, !connection.isConnecting else { return }
         exchange.phase == .tunnel ? pumpTunnel(exchange) : serveUpstream(exchange, connection)
     }
@@ -143,6 +145,7 @@ extension Proxy {
             logger.info("backend is back", metadata: ["backend": "\(connection.endpoint.name)"])
         }
         exchange.attempt.isTrial = false
+        exchange.requestRelay.forgetKept(buffers)
     }
 
     /// Decides how the body is framed for this client, and whether its connection goes on.
@@ -169,6 +172,12 @@ extension Proxy {
         exchange.upstream = nil
         connection.exchange = nil
         connection.requestCount += 1
+        if let stream = connection.stream {
+            exchange.attempt.http2.bodyBytes = stream.bodyBytesTaken
+            connection.carrier?.requestCount += 1
+            closeUpstream(connection)
+            return finish(exchange)
+        }
         // A read that filled its buffer exactly leaves open whether more is there: then it was too much.
         if connection.isReadable, !connection.peerFinished { _ = connection.receive(buffers) }
         let isClean = exchange.isRequestRead && !exchange.isRequestAbandoned && !connection.hasOutput
@@ -214,6 +223,7 @@ extension Proxy {
         tracer?.requestEnded(exchange)
         accessLog?.record(exchange, client, endpoints)
         if let retained = exchange.retained { buffers.give(retained) }
+        exchange.requestRelay.forgetKept(buffers)
         if tableOwner === exchange { tableOwner = nil }
         client.exchange = nil
         exchange.reset()

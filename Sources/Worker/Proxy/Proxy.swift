@@ -11,7 +11,8 @@ import ShmRing
 ///     Proxy+Failures  retry or answer                         Proxy+Answers    answers of our own
 ///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end
 ///     Proxy+Drain     the worker leaves                       Proxy+Inbox      clients from another worker
-///     Proxy+HTTP2     carriers of streams                     Proxy+TLS        handshakes
+///     Proxy+HTTP2     clients' carriers of streams            Proxy+HTTP2Upstream  backends' carriers
+///     Proxy+TLS       handshakes
 ///
 /// One thread, no locks. Nothing here blocks.
 final class Proxy {
@@ -24,6 +25,8 @@ final class Proxy {
     /// What may be waited for on a backend's connection.
     enum UpstreamDeadline: UInt8, CaseIterable, Sendable {
         case connect, responseHead, stall, idle
+        /// Of a connection that carries streams: silence, and the answer to a PING.
+        case ping, pingAnswer
     }
 
     /// Work that an event leaves for later in the same turn, so that no call chain grows without bound.
@@ -31,11 +34,15 @@ final class Proxy {
         case continueDownstream(slot: Int, generation: UInt32)
         case continueUpstream(slot: Int, generation: UInt32)
         case connectWaiter(PoolState.Waiter, Endpoint)
+        case serveLine(Endpoint)
+        case reacquire(PoolState.Waiter, Endpoint)
     }
 
     /// How long a closing connection is read on, and how much.
     static let lingerNs: UInt64 = 2_000_000_000
     static let lingerBytesMax = 1_048_576
+    /// How long a backend has to answer a PING.
+    static let pingAnswerNs: UInt64 = 5_000_000_000
 
     let configuration: WorkerConfiguration
     let slot: Int
@@ -45,6 +52,7 @@ final class Proxy {
     let requestParser: RequestParser
     let responseParser: ResponseParser
     let retryPolicy: RetryPolicy
+    var retryBudget = RetryBudget()
     let tracer: Tracer?
     let accessLog: AccessLogWriter?
 
@@ -155,7 +163,11 @@ final class Proxy {
             let limits = PoolState.Limits(
                 connectionsMax: backend.connectionsMax ?? configuration.pool.connectionsMax,
                 idleMax: configuration.pool.idleMax, waitersMax: configuration.pool.waitersMax)
-            return Endpoint(index: index, backend, health: HealthState(health), pool: PoolState(limits))
+            let http2 = HTTP2PoolState.Limits(
+                connectionsMax: configuration.pool.http2ConnectionsMax, waitersMax: configuration.pool.waitersMax)
+            return Endpoint(
+                index: index, backend, health: HealthState(health), pool: PoolState(limits),
+                http2Pool: HTTP2PoolState(http2))
         }
     }
 
@@ -182,6 +194,8 @@ final class Proxy {
         case .responseHead: timeouts.responseHeadNs
         case .stall: timeouts.upstreamStallNs
         case .idle: timeouts.upstreamIdleNs
+        case .ping: min(timeouts.upstreamPingNs, timeouts.upstreamIdleNs)
+        case .pingAnswer: pingAnswerNs
         }
     }
 

@@ -323,6 +323,14 @@ final class TLSSession: Transport {
 
     var isResumed: Bool { unsafe SSL_session_reused(ssl) == 1 }
 
+    /// Whether ALPN came to HTTP/2.
+    var speaksHTTP2: Bool {
+        var bytes: UnsafePointer<UInt8>?
+        var count: UInt32 = 0
+        unsafe SSL_get0_alpn_selected(ssl, &bytes, &count)
+        return unsafe UnsafeBufferPointer(start: bytes, count: Int(count)).span.matches("h2")
+    }
+
     /// What ALPN came to, empty without it.
     var applicationProtocol: String {
         var bytes: UnsafePointer<UInt8>?

@@ -54,7 +54,7 @@ public struct TLSClientSettings: Equatable, Sendable {
     /// Whether chain and name of a backend's certificate are checked.
     public var isVerifying = true
     /// Protocols by preference.
-    public var protocols = ["http/1.1"]
+    public var protocols = ["h2", "http/1.1"]
 
     public init() {}
 }

@@ -43,10 +43,51 @@ struct AttemptRecord {
     var failedAtNs: UInt64 = 0
     /// Failures in a row when this attempt took its backend out, else 0.
     var markedUnhealthyAfter = 0
+    var http2 = HTTP2Attempt()
 
     /// The making of a connection ended, well or not.
     mutating func connectingEnded(atNs: UInt64) {
-        if handshakeStartNs > 0 { handshakeEndNs = atNs } else { connectEndNs = atNs }
         connectionEndNs = atNs
+        guard http2.handshakeStartNs == 0 else { return }
+        if handshakeStartNs > 0 { handshakeEndNs = atNs } else { connectEndNs = atNs }
     }
+}
+
+/// What belongs to an attempt over HTTP/2 alone.
+struct HTTP2Attempt {
+    /// The attempt went to a backend that is spoken to in HTTP/2.
+    var isUsed = false
+    /// Its connection is counted in the pool for HTTP/2.
+    var isPooled = false
+    /// Preface out, and the server's SETTINGS in; 0 unless this attempt made the connection.
+    var handshakeStartNs: UInt64 = 0
+    var handshakeEndNs: UInt64 = 0
+    var peerSettings = HTTP2Session.PeerSettings()
+    /// 0 before the request went out.
+    var streamID: Int32 = 0
+    /// Streams on the connection when this one was opened, itself included.
+    var streamsActive = 0
+    /// Body bytes that came in.
+    var bodyBytes = 0
+    /// When the stream was reset, 0 when it was not.
+    private(set) var resetAtNs: UInt64 = 0
+    private(set) var resetCode: UInt32 = 0
+    private(set) var isResetByPeer = false
+
+    /// The first reset is the one that counts.
+    mutating func noteReset(code: UInt32, isByPeer: Bool, atNs: UInt64) {
+        guard resetAtNs == 0 else { return }
+        resetAtNs = atNs
+        resetCode = code
+        isResetByPeer = isByPeer
+    }
+}
+
+/// A GOAWAY that arrived while a request had a stream on the connection.
+struct GoawayNote {
+    /// Number of the attempt, from 1.
+    var attempt: Int
+    var streamID: Int32
+    var goaway: HTTP2Session.Goaway
+    var atNs: UInt64
 }

@@ -54,7 +54,7 @@ final class Tracer {
         if recordUsual(exchange, client, endpoints, strategy) { return }
         let attempts = exchange.pastAttempts.count + 1
         let urls = min(url.readableBytes + 8, Self.textBytesMax) * (attempts + 1)
-        let texts = urls + 2 * Self.textBytesMax + exchange.traceState.count
+        let texts = urls + (2 + exchange.goaways.count) * Self.textBytesMax + exchange.traceState.count
         let handshakes = exchange.handshakes.count * Self.handshakeBytes
         let wanted = Self.rootBytes + handshakes + attempts * (Self.attemptBytes + names(endpoints, exchange)) + texts
         let lost = producer.treesLost
@@ -149,12 +149,12 @@ final class Tracer {
         return exchange.head.minorVersion == 0 ? .http10 : .http11
     }
 
-    private func writeURL(_ tree: inout TreeWriter) {
+    func writeURL(_ tree: inout TreeWriter) {
         let url = self.url
         if !url.isEmpty { tree.attribute(.httpURL, text: url.readable) }
     }
 
-    private func writeError(_ error: ErrorType?, _ tree: inout TreeWriter) {
+    func writeError(_ error: ErrorType?, _ tree: inout TreeWriter) {
         guard let error else { return }
         tree.attribute(.errorType, error.text)
         tree.attribute(.statusMessage, error.sentence)
@@ -192,6 +192,11 @@ final class Tracer {
         tree.attribute(.lbHealthyCount, attempt.healthyCount)
         guard let endpoint else { return writeError(attempt.error, &tree) }
         tree.attribute(.lbSelectedBackend, endpoint.name)
+        if attempt.http2.isUsed {
+            let isLast = number == exchange.attemptCount - 1
+            return writeHTTP2Attempt(
+                exchange, attempt, number: number, isLast: isLast, endpoint, clock, &tree)
+        }
         writeConnection(exchange, attempt, number: number, endpoint, clock, &tree)
         if attempt.requestStartNs > 0 { writeBackendRequest(exchange, attempt, number: number, endpoint, clock, &tree) }
     }
@@ -213,21 +218,34 @@ final class Tracer {
             writeError(attempt.error, &tree)
             writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
         }
+        writeAcquire(attempt, parent: connection, clock, &tree)
+        writeMaking(exchange, attempt, number: number, endpoint, parent: connection, clock, &tree)
+    }
+
+    /// What a new connection took, before anything was sent over it.
+    func writeMaking(
+        _ exchange: Exchange, _ attempt: AttemptRecord, number: Int, _ endpoint: Endpoint, parent: Int,
+        _ clock: SpanClock, _ tree: inout TreeWriter
+    ) {
+        if attempt.connectStartNs > 0 { writeConnect(attempt, endpoint, parent: parent, clock, &tree) }
+        if attempt.handshakeStartNs > 0 {
+            let facts = exchange.handshakes.first { $0.attempt == number }
+            writeHandshake(attempt, facts, endpoint, parent: parent, clock, &tree)
+        }
+    }
+
+    func writeAcquire(_ attempt: AttemptRecord, parent: Int, _ clock: SpanClock, _ tree: inout TreeWriter) {
         tree.beginSpan(
-            .poolAcquire, kind: .internal, id: newSpanID(), parent: connection, startOffsetNs: start,
+            .poolAcquire, kind: .internal, id: newSpanID(), parent: parent,
+            startOffsetNs: clock.offsetNs(attempt.selectionEndNs),
             endOffsetNs: clock.offsetNs(attempt.acquireEndNs, notBefore: attempt.selectionEndNs),
             status: attempt.failedInLine ? .error : .unset)
         if attempt.poolOutcome != .none { tree.attribute(.poolOutcome, attempt.poolOutcome.text) }
         tree.attribute(.poolIdleCount, attempt.idleCount)
         tree.attribute(.poolActiveCount, attempt.activeCount)
-        if attempt.connectStartNs > 0 { writeConnect(attempt, endpoint, parent: connection, clock, &tree) }
-        if attempt.handshakeStartNs > 0 {
-            let facts = exchange.handshakes.first { $0.attempt == number }
-            writeHandshake(attempt, facts, endpoint, parent: connection, clock, &tree)
-        }
     }
 
-    private func writeConnect(
+    func writeConnect(
         _ attempt: AttemptRecord, _ endpoint: Endpoint, parent: Int, _ clock: SpanClock, _ tree: inout TreeWriter
     ) {
         let start = clock.offsetNs(attempt.connectStartNs)
@@ -240,7 +258,8 @@ final class Tracer {
             tree.attribute(.dnsAnswers, endpoint.addressTexts)
             tree.attribute(.dnsCached, true)
         }
-        let failed = attempt.failedToConnect && attempt.handshakeStartNs == 0
+        let failed =
+            attempt.failedToConnect && attempt.handshakeStartNs == 0 && attempt.http2.handshakeStartNs == 0
         tree.beginSpan(
             .tcpConnect, kind: .internal, id: newSpanID(), parent: parent, startOffsetNs: start,
             endOffsetNs: clock.offsetNs(attempt.connectEndNs, notBefore: attempt.connectStartNs),
@@ -257,7 +276,7 @@ final class Tracer {
         _ attempt: AttemptRecord, _ facts: HandshakeFacts?, _ endpoint: Endpoint, parent: Int, _ clock: SpanClock,
         _ tree: inout TreeWriter
     ) {
-        let failed = attempt.failedToConnect
+        let failed = attempt.failedToConnect && attempt.http2.handshakeStartNs == 0
         tree.beginSpan(
             .tlsHandshake, kind: .internal, id: newSpanID(), parent: parent,
             startOffsetNs: clock.offsetNs(attempt.handshakeStartNs),
@@ -298,7 +317,7 @@ final class Tracer {
         writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
     }
 
-    private func writeAttemptEvents(
+    func writeAttemptEvents(
         _ exchange: Exchange, _ attempt: AttemptRecord, number: Int, _ endpoint: Endpoint, _ tree: inout TreeWriter
     ) {
         if attempt.markedUnhealthyAfter > 0 {
@@ -310,7 +329,7 @@ final class Tracer {
     }
 
     private func writeStreaming(_ exchange: Exchange, _ clock: SpanClock, _ tree: inout TreeWriter) {
-        guard exchange.attempt.status > 0 else { return }
+        guard exchange.attempt.status > 0, !exchange.attempt.http2.isUsed else { return }
         tree.beginSpan(
             .responseStreaming, kind: .internal, id: newSpanID(), parent: 0,
             startOffsetNs: clock.offsetNs(exchange.streamingStartNs), endOffsetNs: clock.offsetNs(exchange.endedNs),
@@ -322,7 +341,7 @@ final class Tracer {
         if exchange.hadBodyError { writeError(exchange.error, &tree) }
     }
 
-    private func writeConnectionID(_ number: UInt64, _ tree: inout TreeWriter) {
+    func writeConnectionID(_ number: UInt64, _ tree: inout TreeWriter) {
         let name = ConnectionName(worker: UInt32(truncatingIfNeeded: worker), number: number)
         tree.attribute(.connectionID, text: name.bytes)
     }

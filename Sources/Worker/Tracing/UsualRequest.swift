@@ -23,6 +23,7 @@ extension Tracer {
         writer.append(string: endpoint.name)
         writer.append(strategy)
         guard writer.isASCII else { return false }
+        inflight?.publishing(exchange.inflightEntry, producer)
         producer.publish(writer, facts)
         return true
     }
@@ -159,7 +160,8 @@ private struct UsualTexts {
 extension AttemptRecord {
     /// Answered over an idle connection, and nothing else happened.
     fileprivate var isUsual: Bool {
-        poolOutcome == .reused && connectStartNs == 0 && handshakeStartNs == 0 && connection > 0 && endpoint >= 0
+        !http2.isUsed && poolOutcome == .reused && connectStartNs == 0 && handshakeStartNs == 0 && connection > 0
+            && endpoint >= 0
             && requestStartNs > 0 && status > 0 && error == nil && retry == nil && markedUnhealthyAfter == 0
     }
 }

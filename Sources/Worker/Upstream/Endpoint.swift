@@ -19,11 +19,20 @@ final class Endpoint {
     let sessionMemory = SessionMemory()
     var tlsFailureLog = LogPause()
     private(set) var health: HealthState
+    /// Whether new connections are taken for HTTP/2, and are in `http2Pool`: known for h2c, and what the last TLS
+    /// handshake came to for https.
+    var isHTTP2: Bool
     var pool: PoolState
+    var http2Pool: HTTP2PoolState
     /// The address that the next connection goes to; moves on when one cannot be reached.
     private(set) var addressIndex = 0
 
-    init(index: Int, _ backend: WorkerConfiguration.Backend, health: HealthState, pool: PoolState) {
+    init(
+        index: Int, _ backend: WorkerConfiguration.Backend, health: HealthState, pool: PoolState,
+        http2Pool: HTTP2PoolState = HTTP2PoolState()
+    ) {
+        isHTTP2 = backend.isHTTP2
+        self.http2Pool = http2Pool
         self.index = index
         name = backend.name
         hostname = backend.hostname

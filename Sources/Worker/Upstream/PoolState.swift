@@ -97,6 +97,9 @@ struct PoolState: Sendable {
         return waiters.removeFirst()
     }
 
+    /// A connection that was counted elsewhere serves here now.
+    mutating func connectionAdopted() { total += 1 }
+
     /// A request left the line.
     mutating func waiterLeft(_ waiter: Waiter) {
         waiters.removeAll { $0 == waiter }

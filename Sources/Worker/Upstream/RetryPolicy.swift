@@ -4,11 +4,17 @@ struct RetryPolicy: Sendable {
     enum Reason: UInt8, Sendable {
         case connectFailed
         case connectionClosedBeforeResponse
+        /// The server will not process the stream: its number is above the last one of a GOAWAY.
+        case goaway
+        /// The server has reset the stream without processing it.
+        case refusedStream
 
         var text: StaticString {
             switch self {
             case .connectFailed: "connect_failed"
             case .connectionClosedBeforeResponse: "connection_closed_before_response"
+            case .goaway: "goaway"
+            case .refusedStream: "refused_stream"
             }
         }
     }
@@ -18,6 +24,7 @@ struct RetryPolicy: Sendable {
         case notIdempotent
         case attemptsExhausted
         case responseStarted
+        case budgetExhausted
 
         var text: StaticString {
             switch self {
@@ -25,6 +32,7 @@ struct RetryPolicy: Sendable {
             case .notIdempotent: "not_idempotent"
             case .attemptsExhausted: "attempts_exhausted"
             case .responseStarted: "response_started"
+            case .budgetExhausted: "budget_exhausted"
             }
         }
     }
@@ -53,6 +61,9 @@ struct RetryPolicy: Sendable {
         var isBodyReplayable = true
         /// Some of the response has arrived.
         var responseStarted = false
+        /// Why it is certain that the server has not processed the request (RFC 9113 §8.7): then it may be sent
+        /// again whatever its method.
+        var unprocessed: Reason?
 
         /// The backend ended a kept connection between two requests, which says nothing about its health.
         var isStaleConnection: Bool { wasReused && connectionEnded && !isConnectFailure && !responseStarted }
@@ -61,10 +72,12 @@ struct RetryPolicy: Sendable {
     var attemptsMax = 3
 
     func verdict(_ attempt: Attempt) -> Verdict {
-        let reason = attempt.isConnectFailure ? Reason.connectFailed : .connectionClosedBeforeResponse
-        guard attempt.isConnectFailure || (attempt.wasReused && attempt.connectionEnded) else { return .final }
+        let reason =
+            attempt.unprocessed ?? (attempt.isConnectFailure ? .connectFailed : .connectionClosedBeforeResponse)
+        let isKnown = attempt.isConnectFailure || attempt.unprocessed != nil
+        guard isKnown || (attempt.wasReused && attempt.connectionEnded) else { return .final }
         if attempt.responseStarted { return .denied(reason, .responseStarted) }
-        let isUnseen = attempt.isConnectFailure || attempt.bytesSent == 0
+        let isUnseen = isKnown || attempt.bytesSent == 0
         guard isUnseen || attempt.method.isIdempotent else { return .denied(reason, .notIdempotent) }
         guard attempt.isBodyReplayable else { return .denied(reason, .bodyNotReplayable) }
         guard attempt.number < attemptsMax else { return .denied(reason, .attemptsExhausted) }

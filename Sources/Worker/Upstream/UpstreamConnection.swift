@@ -12,6 +12,19 @@ final class UpstreamConnection: Connection {
     var isIdle = false
     /// Requests finished on this connection.
     var requestCount = 0
+    /// The stream that this is, where it is one, and the connection that it is on.
+    let stream: HTTP2Stream?
+    let carrier: UpstreamConnection?
+    /// Counted in the pool for HTTP/2, itself or the connection that it is on.
+    var isHTTP2: Bool
+    /// The frames of a connection that carries HTTP/2.
+    var session: HTTP2Session?
+    /// The server's SETTINGS are awaited; `exchange` is the request that makes the connection.
+    var isMaking = false
+    var readyAtNs: UInt64 = 0
+    var idleSinceNs: UInt64 = 0
+    /// How many SETTINGS frames have been acted on.
+    var settingsSeen = 0
 
     init(
         descriptor: Int32, slot: Int, generation: UInt32, endpoint: Endpoint, number: UInt64, address: Int,
@@ -21,6 +34,22 @@ final class UpstreamConnection: Connection {
         self.number = number
         self.address = address
         self.isConnecting = isConnecting
+        stream = nil
+        carrier = nil
+        isHTTP2 = false
         super.init(descriptor: descriptor, slot: slot, generation: generation)
+    }
+
+    /// A stream of a connection that carries HTTP/2.
+    init(_ stream: HTTP2Stream, on carrier: UpstreamConnection, slot: Int, generation: UInt32) {
+        endpoint = carrier.endpoint
+        number = carrier.number
+        address = carrier.address
+        isConnecting = false
+        self.stream = stream
+        self.carrier = carrier
+        isHTTP2 = true
+        super.init(descriptor: -1, slot: slot, generation: generation)
+        transport = stream
     }
 }

@@ -7,6 +7,8 @@ wanted one is there. Received DATA is credited at once unless the client was tol
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -16,6 +18,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from harness.certificates import Certificate
 from harness.waiting import PATIENCE_S
 
 Fields = Sequence[tuple[str, str]]
@@ -76,7 +79,8 @@ class Http2Connection:
 
     def start(self, settings: dict[h2.settings.SettingCodes, int] | None = None) -> None:
         if settings:
-            self.h2.local_settings.update(settings)
+            is_client = self.h2.config.client_side
+            self.h2.local_settings = h2.settings.Settings(client=is_client, initial_values=settings)
         self.h2.initiate_connection()
         self.flush()
 
@@ -234,3 +238,175 @@ def _note(answer: Answer, event: h2.events.Event) -> None:
             answer.is_complete = True
         case h2.events.StreamReset():
             answer.reset = int(event.error_code)
+
+
+class Http2BackendConnection(Http2Connection):
+    """A connection that an `Http2Backend` accepted."""
+
+    def __init__(self, sock: socket.socket, index: int) -> None:
+        super().__init__(sock, is_client=False)
+        self.index = index
+        self._needs_preface = True
+
+    def next_request(self, count: int = 1) -> h2.events.RequestReceived:
+        """The request number `count` of the connection, once its head is here."""
+        self.wait_until(lambda: len(self.all(h2.events.RequestReceived)) >= count)
+        return self.all(h2.events.RequestReceived)[count - 1]
+
+    def wait_for_stream_end(self, stream: int) -> bytes:
+        """Waits for the whole request, and returns its body."""
+        self.wait_for(h2.events.StreamEnded, stream)
+        return b"".join(event.data for event in self.all(h2.events.DataReceived, stream))
+
+    def answer(self, stream: int, body: bytes = b"", *fields: tuple[str, str], status: int = 200) -> None:
+        self.send_fields(stream, [(":status", str(status)), *fields], ends=not body)
+        if body:
+            self.send_data(stream, body, ends=True)
+
+    def goaway(self, last_stream: int, code: int = 0, debug_data: bytes = b"") -> None:
+        payload = last_stream.to_bytes(4, "big") + code.to_bytes(4, "big") + debug_data
+        self.send_frame(GOAWAY, 0, 0, payload)
+
+    def _without_goaways(self, data: bytes) -> bytes:
+        if self._needs_preface:
+            self._unparsed += data
+            if len(self._unparsed) < 24:
+                return b""
+            preface, data, self._unparsed = self._unparsed[:24], self._unparsed[24:], b""
+            self._needs_preface = False
+            return preface + super()._without_goaways(data)
+        return super()._without_goaways(data)
+
+
+Http2Script = Callable[[Http2BackendConnection], None]
+
+
+class Http2Backend:
+    """Listens on an ephemeral port; connection n runs script n, and the last one from then on."""
+
+    def __init__(self, *scripts: Http2Script, certificate: Certificate | None = None) -> None:
+        """With a certificate it is an https server, which agrees on h2 by ALPN."""
+        self._scripts = scripts or (serve_http2(),)
+        self._context = _tls_context(certificate) if certificate else None
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self.connections: list[Http2BackendConnection] = []
+        self._errors: list[BaseException] = []
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept_loop)
+
+    @property
+    def address(self) -> str:
+        """What follows `--backend`."""
+        return f"{'https' if self._context else 'h2c'}://127.0.0.1:{self.port}"
+
+    @property
+    def name(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def wait_for_connections(self, count: int) -> list[Http2BackendConnection]:
+        with self._changed:
+            met = self._changed.wait_for(lambda: len(self.connections) >= count, PATIENCE_S)
+        assert met, f"waited for {count} connections, got {len(self.connections)}"
+        return self.connections
+
+    @property
+    def requests(self) -> list[dict[str, str]]:
+        """The fields of every request that was read, by connection."""
+        found = [event for connection in self.connections for event in connection.all(h2.events.RequestReceived)]
+        return [dict(event.headers) for event in found]
+
+    def close(self) -> None:
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._listener.close()
+        for connection in self.connections:
+            try:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        for thread in list(self._threads):
+            thread.join(PATIENCE_S)
+        for connection in self.connections:
+            connection.close()
+        if self._errors:
+            raise self._errors[0]
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept_loop(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context:
+                try:
+                    sock = self._context.wrap_socket(sock, server_side=True)
+                except OSError:
+                    continue
+            with self._changed:
+                connection = Http2BackendConnection(sock, len(self.connections))
+                self.connections.append(connection)
+                self._changed.notify_all()
+            script = self._scripts[min(connection.index, len(self._scripts) - 1)]
+            self._start(lambda script=script, connection=connection: self._run(script, connection))  # type: ignore[misc]
+
+    def _run(self, script: Http2Script, connection: Http2BackendConnection) -> None:
+        try:
+            script(connection)
+        except (ConnectionEnded, ConnectionError, TimeoutError, OSError):
+            connection.close()
+        except Exception as error:
+            self._errors.append(error)
+
+
+def _tls_context(certificate: Certificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path, certificate.key)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+Http2Responder = Callable[[Http2BackendConnection, int, dict[str, str], bytes], None]
+
+
+def serve_http2(
+    respond: Http2Responder | None = None, settings: dict[h2.settings.SettingCodes, int] | None = None
+) -> Http2Script:
+    """Answers each request when it is whole, until the peer closes the connection."""
+
+    def script(connection: Http2BackendConnection) -> None:
+        connection.start(settings)
+        answered: set[int] = set()
+        while True:
+            for event in connection.all(h2.events.StreamEnded):
+                if event.stream_id not in answered:
+                    answered.add(event.stream_id)
+                    _respond(connection, event.stream_id, respond or say_path)
+            connection.receive()
+
+    return script
+
+
+def _respond(connection: Http2BackendConnection, stream: int, respond: Http2Responder) -> None:
+    head = connection.all(h2.events.RequestReceived, stream)[0]
+    body = b"".join(event.data for event in connection.all(h2.events.DataReceived, stream))
+    respond(connection, stream, dict(head.headers), body)
+
+
+def say_path(connection: Http2BackendConnection, stream: int, fields: dict[str, str], body: bytes) -> None:
+    """200 with the path as its body."""
+    connection.answer(stream, fields[":path"].encode())
+
+
+def echo_http2(connection: Http2BackendConnection, stream: int, fields: dict[str, str], body: bytes) -> None:
+    """200 with the request's body."""
+    connection.answer(stream, body)

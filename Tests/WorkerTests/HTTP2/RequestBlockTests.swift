@@ -96,6 +96,10 @@ import Testing
         #expect(Self.head(fields) == "GET /a?b HTTP/1.1\r\nhost: example.org\r\n\r\n")
     }
 
+    @Test func blockOverItsLimitWithoutAFirstLineIsMalformed() {
+        #expect(Self.block([("a", String(repeating: "x", count: 2000))]).refusal == .malformed)
+    }
+
     @Test func extendedConnectBecomesAnUpgrade() {
         let fields: [Field] = [
             (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/chat"),

@@ -22,8 +22,8 @@ import Testing
         #expect(pair.server.version == "1.3")
         #expect(pair.client.version == "1.3")
         #expect(pair.client.cipher == "TLS_AES_128_GCM_SHA256")
-        #expect(pair.server.applicationProtocol == "http/1.1")
-        #expect(pair.client.applicationProtocol == "http/1.1")
+        #expect(pair.server.applicationProtocol == "h2")
+        #expect(pair.client.applicationProtocol == "h2")
         #expect(!pair.client.isResumed)
         #expect(pair.client.serverName == "a.test")
     }

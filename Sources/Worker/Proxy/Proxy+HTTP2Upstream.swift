@@ -1,0 +1,320 @@
+import Logging
+import ShmRing
+
+/// Backends that speak HTTP/2. A connection to one is a carrier of streams, made by one request and shared by all;
+/// each stream is an `UpstreamConnection` of its own, which serves one request and ends with it.
+///
+///     connecting ─► making (preface out, SETTINGS awaited) ─► ready ─► retired ─► closed
+///         the request that makes it waits with it              └─ streams ─┘
+extension Proxy {
+    private static let readsPerTurn = 16
+    /// A stream number beyond this retires its connection, long before there are none left.
+    private static let streamIDMax: Int32 = 1 << 30
+    /// Streams that are opened on one connection at once, whatever its server allows.
+    private static let streamsMax: UInt32 = 1000
+
+    // MARK: A stream for a request
+
+    /// The stream's part of `acquireConnection`.
+    func acquireStream(_ exchange: Exchange, _ endpoint: Endpoint) {
+        guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
+        let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
+        let acquired = endpoint.http2Pool.acquire(waiter, avoiding: exchange.refusingConnection)
+        exchange.attempt.http2.isPooled = true
+        // What an https backend speaks shows in the handshake.
+        exchange.attempt.http2.isUsed = !endpoint.isSecure
+        exchange.attempt.idleCount = acquired.idleBefore
+        exchange.attempt.activeCount = acquired.activeBefore
+        switch acquired.action {
+        case .open(let slot):
+            exchange.attempt.poolOutcome = .reused
+            openStream(exchange, on: slot)
+        case .connect:
+            exchange.attempt.poolOutcome = .created
+            connect(exchange, endpoint)
+        case .wait: waitInLine(exchange, client)
+        case .reject: rejectFromLine(exchange)
+        }
+    }
+
+    /// Opens a stream that the pool has counted, and sends the request on it.
+    private func openStream(_ exchange: Exchange, on slot: Int) {
+        guard let carrier = upstreams.occupant(slot), let session = carrier.session else {
+            preconditionFailure("the connection \(slot) of a pool is gone")
+        }
+        let stream = session.openStream()
+        let inserted = upstreams.insert { slot, generation in
+            UpstreamConnection(stream, on: carrier, slot: slot, generation: generation)
+        }
+        guard let connection = inserted else { preconditionFailure("the upstream table is full") }
+        stream.upstream = connection
+        let now = stampNs()
+        exchange.attempt.http2.isUsed = true
+        exchange.attempt.http2.streamsActive = carrier.endpoint.http2Pool.streams(on: slot)
+        attach(exchange, connection, atNs: now)
+        retireIfOld(carrier)
+        sendRequest(exchange)
+    }
+
+    /// A connection does not serve for ever: its age and its stream numbers are bounded.
+    private func retireIfOld(_ carrier: UpstreamConnection) {
+        let ageMaxNs = configuration.pool.connectionAgeNs
+        let isOld = ageMaxNs > 0 && nowNs >= carrier.readyAtNs &+ ageMaxNs
+        guard isOld || (carrier.session?.nextStreamID ?? 0) > Self.streamIDMax else { return }
+        _ = carrier.endpoint.http2Pool.retired(carrier.slot)
+    }
+
+    /// Gives the first in line what there is for them.
+    func serveLine(_ endpoint: Endpoint) {
+        while let action = endpoint.http2Pool.nextForLine() {
+            switch action {
+            case .open(let waiter, let slot):
+                guard let exchange = leaveLine(waiter, endpoint) else {
+                    endpoint.http2Pool.streamClosed(on: slot)
+                    continue
+                }
+                openStream(exchange, on: slot)
+                lookAtClient(waiter, exchange)
+            case .connect(let waiter):
+                guard let exchange = leaveLine(waiter, endpoint) else {
+                    endpoint.http2Pool.failed()
+                    continue
+                }
+                connect(exchange, endpoint)
+                lookAtClient(waiter, exchange)
+            }
+        }
+    }
+
+    private func leaveLine(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) -> Exchange? {
+        guard let exchange = waitingExchange(waiter, endpoint) else { return nil }
+        if let client = exchange.downstream { downstreamDeadlines.disarm(client) }
+        return exchange
+    }
+
+    private func lookAtClient(_ waiter: PoolState.Waiter, _ exchange: Exchange) {
+        guard let client = downstreams.occupant(waiter.slot, generation: waiter.generation) else { return }
+        noticeHalfClose(client, exchange)
+    }
+
+    private func deferLine(_ endpoint: Endpoint) {
+        if endpoint.http2Pool.waiterCount > 0 { deferred.append(.serveLine(endpoint)) }
+    }
+
+    // MARK: The connection
+
+    /// The connection is made: the preface goes out, and the server's SETTINGS are awaited.
+    func startHTTP2(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        let session = HTTP2Session(.client, http2)
+        session.upstream = connection
+        connection.session = session
+        connection.isMaking = true
+        exchange.attempt.http2.handshakeStartNs = exchange.attempt.connectionEndNs
+        upstreamDeadlines.arm(connection, .connect, nowNs: nowNs)
+    }
+
+    /// ALPN has decided what is spoken. A connection that was made for the other version changes its pool, and those
+    /// that come after it are taken for this one.
+    func settleVersion(_ exchange: Exchange, _ connection: UpstreamConnection) {
+        let endpoint = connection.endpoint
+        let speaksHTTP2 = (connection.transport as? TLSSession)?.speaksHTTP2 ?? false
+        endpoint.isHTTP2 = speaksHTTP2
+        exchange.attempt.http2.isUsed = speaksHTTP2
+        guard connection.isHTTP2 != speaksHTTP2 else { return }
+        connection.isHTTP2 = speaksHTTP2
+        exchange.attempt.http2.isPooled = speaksHTTP2
+        if speaksHTTP2 {
+            endpoint.http2Pool.makingAdopted()
+            releasePlace(endpoint)
+        } else {
+            endpoint.pool.connectionAdopted()
+            endpoint.http2Pool.failed()
+            for waiter in endpoint.http2Pool.dismissLine() { deferred.append(.reacquire(waiter, endpoint)) }
+        }
+    }
+
+    /// The line that a request stood in is dissolved.
+    func reacquire(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) {
+        guard let exchange = leaveLine(waiter, endpoint) else { return }
+        exchange.attempt.http2 = HTTP2Attempt()
+        acquireConnection(exchange, endpoint, allowsReuse: true)
+        lookAtClient(waiter, exchange)
+    }
+
+    func upstreamCarrierEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
+        if connection.isWritable, connection.hasOutput { connection.session?.markDirty() }
+        readUpstreamCarrier(connection)
+    }
+
+    func readUpstreamCarrier(_ connection: UpstreamConnection) {
+        for _ in 0..<Self.readsPerTurn {
+            guard let session = connection.session else { return }
+            if let input = connection.input, !input.isEmpty {
+                session.receive(input.readable)
+                input.consume(input.readableBytes)
+                connection.releaseEmptyInput(buffers)
+                lookAtConnection(connection, session)
+                serveUpstreamStreams(session)
+                continue
+            }
+            switch connection.receive(buffers) {
+            case .bytes: if !connection.isMaking { upstreamDeadlines.arm(connection, .ping, nowNs: nowNs) }
+            case .wouldBlock: return
+            case .endOfStream: return endUpstreamCarrier(connection, .upstreamClosed)
+            case .failed: return endUpstreamCarrier(connection, .upstreamReset)
+            }
+        }
+        deferUpstream(connection)
+    }
+
+    /// What the server said about the connection itself.
+    private func lookAtConnection(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+        if session.settingsCount > connection.settingsSeen {
+            connection.settingsSeen = session.settingsCount
+            let streamsMax = Int(min(session.peerSettings.streamsMax, Self.streamsMax))
+            if connection.isMaking {
+                connectionReady(connection, session, streamsMax: streamsMax)
+            } else {
+                connection.endpoint.http2Pool.limitChanged(connection.slot, streamsMax: streamsMax)
+                deferLine(connection.endpoint)
+            }
+        }
+        for goaway in session.takeGoaways() { goawayArrived(goaway, connection, session) }
+    }
+
+    private func connectionReady(_ connection: UpstreamConnection, _ session: HTTP2Session, streamsMax: Int) {
+        guard let exchange = connection.exchange else { preconditionFailure("a connection is made for nobody") }
+        let now = stampNs()
+        connection.isMaking = false
+        connection.readyAtNs = now
+        connection.exchange = nil
+        exchange.upstream = nil
+        exchange.attempt.http2.handshakeEndNs = now
+        exchange.attempt.http2.peerSettings = session.peerSettings
+        upstreamDeadlines.arm(connection, .ping, nowNs: now)
+        connection.endpoint.http2Pool.made(connection.slot, streamsMax: streamsMax)
+        openStream(exchange, on: connection.slot)
+        deferLine(connection.endpoint)
+    }
+
+    /// No new streams there (RFC 9113 §6.8). libnghttp2 has closed those above the last one; they are told next.
+    private func goawayArrived(
+        _ goaway: HTTP2Session.Goaway, _ connection: UpstreamConnection, _ session: HTTP2Session
+    ) {
+        if connection.isMaking { return }
+        let now = stampNs()
+        _ = connection.endpoint.http2Pool.retired(connection.slot)
+        for stream in session.streams {
+            guard let exchange = stream.upstream?.exchange else { continue }
+            exchange.noteGoaway(
+                GoawayNote(
+                    attempt: exchange.attemptCount, streamID: stream.id, goaway: goaway, atNs: now))
+        }
+        deferLine(connection.endpoint)
+    }
+
+    private func serveUpstreamStreams(_ session: HTTP2Session) {
+        while let stream = session.nextTouched() {
+            let news = stream.news
+            stream.news = HTTP2Stream.News()
+            if news.hasClosed { session.forget(stream) }
+            guard let connection = stream.upstream else {
+                if news.hasClosed { stream.dropInbound() }
+                continue
+            }
+            tellUpstream(connection, stream, news)
+        }
+    }
+
+    private func tellUpstream(_ connection: UpstreamConnection, _ stream: HTTP2Stream, _ news: HTTP2Stream.News) {
+        let isBlocked = connection.exchange?.isRequestBlocked ?? false
+        guard news.isReadable || news.hasClosed || isBlocked else { return connection.isWritable = true }
+        if news.hasClosed, stream.wasReset, let exchange = connection.exchange {
+            exchange.attempt.http2.noteReset(code: stream.errorCode, isByPeer: stream.wasResetByPeer, atNs: stampNs())
+        }
+        let readiness = Readiness(
+            isReadable: news.isReadable || news.hasClosed, isWritable: news.hasDrained || news.hasClosed,
+            peerFinished: false, isBroken: false, hasError: false)
+        connection.noticed(readiness)
+        upstreamEvent(connection, readiness)
+    }
+
+    // MARK: Ends
+
+    /// A stream, or a connection on which there were or would be streams, is over; `closeUpstream` for HTTP/2.
+    func closeHTTP2(_ connection: UpstreamConnection) {
+        let endpoint = connection.endpoint
+        if let carrier = connection.carrier {
+            discardUpstream(connection)
+            endpoint.http2Pool.streamClosed(on: carrier.slot)
+            if endpoint.http2Pool.streams(on: carrier.slot) == 0 { carrier.idleSinceNs = nowNs }
+            if !carrier.isClosed { carrier.session?.markDirty() }
+            return deferLine(endpoint)
+        }
+        guard connection.session == nil || connection.isMaking else {
+            return endUpstreamCarrier(connection, .upstreamClosed)
+        }
+        connection.session?.closeAll(code: .cancel)
+        connection.session?.upstream = nil
+        connection.session = nil
+        connection.isMaking = false
+        discardUpstream(connection)
+        endpoint.http2Pool.failed()
+        deferLine(endpoint)
+    }
+
+    /// The connection is gone, and every stream with it.
+    private func endUpstreamCarrier(_ connection: UpstreamConnection, _ error: ErrorType) {
+        guard let session = connection.session else { return }
+        if connection.isMaking {
+            guard let exchange = connection.exchange else { return closeHTTP2(connection) }
+            return connectFailed(exchange, error)
+        }
+        connection.session = nil
+        session.closeAll(code: .internalError)
+        connection.endpoint.http2Pool.closed(connection.slot)
+        serveUpstreamStreams(session)
+        session.upstream = nil
+        discardUpstream(connection)
+        deferLine(connection.endpoint)
+    }
+
+    func upstreamCarrierExpired(_ connection: UpstreamConnection, _ kind: UpstreamDeadline) {
+        guard let session = connection.session else { return }
+        switch kind {
+        case .connect:
+            guard let exchange = connection.exchange else { return closeHTTP2(connection) }
+            connectFailed(exchange, .connectTimeout)
+        case .ping:
+            let isIdle = session.streams.isEmpty
+            if isIdle, nowNs >= connection.idleSinceNs &+ configuration.timeouts.upstreamIdleNs {
+                return leaveConnection(connection, session)
+            }
+            session.ping()
+            upstreamDeadlines.arm(connection, .pingAnswer, nowNs: nowNs)
+        case .pingAnswer:
+            logger.warning("a backend's connection is dead", metadata: ["backend": "\(connection.endpoint.name)"])
+            endUpstreamCarrier(connection, .upstreamTimeout)
+        case .responseHead, .stall, .idle: preconditionFailure("\(kind) belongs to a request")
+        }
+    }
+
+    /// Ends a connection that nobody needs any more, in order.
+    private func leaveConnection(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+        _ = connection.endpoint.http2Pool.retired(connection.slot)
+        session.terminate(.noError)
+    }
+
+    func flushUpstreamCarrier(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+        switch writeFrames(connection, session) {
+        case .done: break
+        case .blocked: return serveUpstreamStreams(session)
+        case .failed: return endUpstreamCarrier(connection, .upstreamReset)
+        }
+        serveUpstreamStreams(session)
+        guard !connection.isClosed, connection.session === session, !session.isMarkedDirty else { return }
+        if session.isDead || session.isFinished { return endUpstreamCarrier(connection, .upstreamProtocolError) }
+        let isUnused = session.streams.isEmpty && !connection.isMaking
+        if isUnused, connection.endpoint.http2Pool.isRetired(connection.slot) { leaveConnection(connection, session) }
+    }
+}

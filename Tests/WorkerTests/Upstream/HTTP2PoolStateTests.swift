@@ -1,0 +1,116 @@
+import Testing
+
+@testable import Worker
+
+@Suite struct HTTP2PoolStateTests {
+    private static func waiter(_ number: Int) -> PoolState.Waiter { .init(slot: number, generation: 0) }
+
+    /// A pool with a connection number 7, on which its maker's stream is open.
+    private static func pool(streamsMax: Int = 2, connectionsMax: Int = 2, waitersMax: Int = 10) -> HTTP2PoolState {
+        var pool = HTTP2PoolState(.init(connectionsMax: connectionsMax, waitersMax: waitersMax))
+        #expect(pool.acquire(waiter(0)).action == .connect)
+        pool.made(7, streamsMax: streamsMax)
+        return pool
+    }
+
+    @Test func oneRequestMakesTheConnectionAndOthersWait() {
+        var pool = HTTP2PoolState()
+        #expect(pool.acquire(Self.waiter(0)).action == .connect)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        #expect(pool.acquire(Self.waiter(2)).action == .wait)
+        #expect(pool.nextForLine() == nil)
+        pool.made(7, streamsMax: 100)
+        #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
+        #expect(pool.nextForLine() == .open(Self.waiter(2), connection: 7))
+        #expect(pool.nextForLine() == nil)
+        #expect(pool.streams(on: 7) == 3)
+    }
+
+    @Test func streamsShareAConnectionUpToItsLimit() {
+        var pool = Self.pool()
+        #expect(pool.acquire(Self.waiter(1)).action == .open(connection: 7))
+        #expect(pool.acquire(Self.waiter(2)).action == .connect)
+    }
+
+    @Test func fullPoolLetsWaitInOrder() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        #expect(pool.acquire(Self.waiter(2)).action == .wait)
+        #expect(pool.nextForLine() == nil)
+        pool.streamClosed(on: 7)
+        #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
+        #expect(pool.nextForLine() == nil)
+        pool.streamClosed(on: 7)
+        #expect(pool.nextForLine() == .open(Self.waiter(2), connection: 7))
+    }
+
+    @Test func nobodyOvertakesTheLine() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        pool.streamClosed(on: 7)
+        #expect(pool.acquire(Self.waiter(2)).action == .wait)
+        #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
+    }
+
+    @Test func lineThatIsFullRejects() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 1, waitersMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        #expect(pool.acquire(Self.waiter(2)).action == .reject)
+    }
+
+    @Test func limitThatGrowsLetsTheLineIn() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        pool.limitChanged(7, streamsMax: 2)
+        #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
+    }
+
+    @Test func limitThatShrinksIsRespected() {
+        var pool = Self.pool(streamsMax: 5)
+        pool.limitChanged(7, streamsMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .connect)
+    }
+
+    @Test func retiredConnectionGetsNoStreamsAndNoPlace() {
+        var pool = Self.pool(streamsMax: 5, connectionsMax: 1)
+        let mayClose = pool.retired(7)
+        #expect(!mayClose)
+        #expect(pool.acquire(Self.waiter(1)).action == .connect)
+        pool.streamClosed(on: 7)
+        let mayCloseNow = pool.retired(7)
+        #expect(mayCloseNow)
+    }
+
+    @Test func failureLetsTheNextInLineConnect() {
+        var pool = HTTP2PoolState()
+        #expect(pool.acquire(Self.waiter(0)).action == .connect)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        pool.failed()
+        #expect(pool.nextForLine() == .connect(Self.waiter(1)))
+        #expect(pool.nextForLine() == nil)
+    }
+
+    @Test func closedConnectionIsForgotten() {
+        var pool = Self.pool(streamsMax: 5, connectionsMax: 1)
+        pool.closed(7)
+        pool.streamClosed(on: 7)
+        #expect(pool.connectionCount == 0)
+        #expect(pool.acquire(Self.waiter(1)).action == .connect)
+    }
+
+    @Test func whoLeftTheLineGetsNothing() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        pool.waiterLeft(Self.waiter(1))
+        pool.streamClosed(on: 7)
+        #expect(pool.nextForLine() == nil)
+    }
+
+    @Test func countsTellIdleFromActive() {
+        var pool = Self.pool(streamsMax: 5)
+        #expect(pool.acquire(Self.waiter(1)) == .init(action: .open(connection: 7), idleBefore: 0, activeBefore: 1))
+        pool.streamClosed(on: 7)
+        pool.streamClosed(on: 7)
+        #expect(pool.acquire(Self.waiter(1)) == .init(action: .open(connection: 7), idleBefore: 1, activeBefore: 0))
+    }
+}
