@@ -236,6 +236,9 @@ final class HTTP2Session {
     /// The connection is gone, and every stream with it.
     func closeAll(code: HTTP2ErrorCode) {
         isDead = true
+        // Nothing of what these hold will leave, and they hold this session.
+        sending.removeAll()
+        blockStream = nil
         for stream in streams where !stream.isClosed {
             stream.closed(errorCode: code.rawValue)
             stream.news.hasClosed = true

@@ -18,6 +18,14 @@ final class SessionPair {
         exchange()
     }
 
+    /// Streams hold their session until it forgets them.
+    deinit {
+        for session in [client, server] {
+            session.closeAll(code: .noError)
+            look(session)
+        }
+    }
+
     /// Moves frames both ways until neither side has any.
     func exchange() {
         while move(from: client, to: server) || move(from: server, to: client) {}
