@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import stat
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 
 from harness import message, processes
 from harness.backends import BackendConnection
-from harness.balancer import Balancer
+from harness.balancer import Balancer, free_port
 from harness.collector import Collector, Gate
 from harness.stage import Stage
 from harness.waiting import PATIENCE_S, poll, wait_until
+from harness.wire import Connection, connect
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2], ids=lambda number: number.name)
 
@@ -196,6 +199,28 @@ def test_generation_that_is_not_ready_is_given_up(stage: Stage) -> None:
     assert balancer.get("/still").status == 200
 
 
+def test_listeners_of_a_generation_that_failed_are_served(stage: Stage) -> None:
+    """Sixteen workers were to come; the one that stays accepts from their listeners as well."""
+    path = stage.folder() / "lb.json"
+    path.write_text('{"workers": 1}')
+    balancer = stage.balancer(
+        stage.backend(), "--config", str(path), "--ready-timeout", "1", workers=None, expects_deaths=True
+    )
+    for _ in range(20):
+        path.write_text('{"workers": 16}')
+        if stopped := stop_a_new_worker(balancer):
+            break
+        path.write_text('{"workers": 1}')
+        balancer.reload()
+        wait_until(lambda: len(balancer.child_pids()) == 1, "one worker again")
+    assert stopped, "a worker that was stopped in time"
+    wait_until(lambda: "the old generation goes on" in balancer.log(), "the failure in the log")
+    os.kill(stopped, signal.SIGCONT)
+    wait_until(lambda: len(balancer.child_pids()) == 1, "the failed generation to be gone")
+    for number in range(64):
+        assert balancer.get(f"/{number}").text == f"/{number}"
+
+
 def stop_a_new_worker(balancer: Balancer) -> int | None:
     """Reloads and stops a new worker; None when the generation was ready before."""
     old, serving = set(balancer.child_pids()), balancer.generation()
@@ -298,3 +323,42 @@ def test_idle_worker_is_not_taken_for_one_that_hangs(stage: Stage) -> None:
     balancer = stage.balancer(stage.backend(), "--worker-stall-timeout", "0.5")
     time.sleep(2)
     assert "a worker does not turn" not in balancer.log()
+
+
+@BOTH
+def test_listener_moves_to_another_port(stage: Stage, number: signal.Signals) -> None:
+    """The new port serves, what is under way on the old one is finished, and then that one is closed."""
+    held = Held()
+    backend, path, log = stage.backend(held), stage.folder() / "lb.json", stage.folder() / "log"
+    old, new = free_port(), free_port()
+
+    def listen_on(port: int) -> None:
+        listener = {"address": "127.0.0.1", "port": port}
+        path.write_text(json.dumps({"listeners": [listener], "backends": [backend.address], "workers": 2}))
+
+    listen_on(old)
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([stage.binary, "--config", str(path)], stderr=stderr)
+    try:
+        under_way = wait_until(lambda: try_connect(old), "the old port")
+        under_way.send(message.request("/held"))
+        wait_until(lambda: held.arrived, "the request at the backend")
+        listen_on(new)
+        process.send_signal(number)
+        client = wait_until(lambda: try_connect(new), "the new port")
+        client.send(message.request("/new"))
+        assert client.receive_response().text == "/new"
+        held.open()
+        assert under_way.receive_response().status == 200
+        wait_until(lambda: not try_connect(old), "the old port to be closed")
+        assert "level=error" not in log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def try_connect(port: int) -> Connection | None:
+    try:
+        return connect(port, timeout_s=1)
+    except OSError:
+        return None
