@@ -152,6 +152,7 @@ enum InterruptedTree {
 
     /// The URL as far as it was noted: without its query.
     private static func url(_ request: InterruptedRequest) -> [UInt8] {
-        request.authority.isEmpty ? request.path : Array("http://".utf8) + request.authority + request.path
+        let scheme = request.isSecure ? "https://" : "http://"
+        return request.authority.isEmpty ? request.path : Array(scheme.utf8) + request.authority + request.path
     }
 }

@@ -42,10 +42,12 @@ public final class InflightTable {
         public var parentSpanID: UInt64
         public var flags: UInt8
         public var startUnixNs: UInt64
+        /// The client came by https.
+        public var isSecure: Bool
 
         public init(
             traceIDHigh: UInt64, traceIDLow: UInt64, spanID: UInt64, parentSpanID: UInt64, flags: UInt8,
-            startUnixNs: UInt64
+            startUnixNs: UInt64, isSecure: Bool = false
         ) {
             self.traceIDHigh = traceIDHigh
             self.traceIDLow = traceIDLow
@@ -53,6 +55,7 @@ public final class InflightTable {
             self.parentSpanID = parentSpanID
             self.flags = flags
             self.startUnixNs = startUnixNs
+            self.isSecure = isSecure
         }
     }
 
@@ -107,6 +110,7 @@ public final class InflightTable {
         unsafe entry.pointee.parent_span_id = identity.parentSpanID
         unsafe entry.pointee.start_unix_ns = identity.startUnixNs
         unsafe entry.pointee.trace_flags = identity.flags
+        unsafe entry.pointee.is_secure = identity.isSecure ? 1 : 0
         unsafe entry.pointee.attempt_span_id = 0
         unsafe entry.pointee.backend = -1
         unsafe entry.pointee.backend_bytes = 0

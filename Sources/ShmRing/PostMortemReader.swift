@@ -22,6 +22,8 @@ public struct InterruptedRequest: Sendable {
     /// Not after the death.
     public let startUnixNs: UInt64
     public let lastPhase: InflightTable.Phase
+    /// The client came by https.
+    public let isSecure: Bool
     public let method: [UInt8]
     public let authority: [UInt8]
     public let path: [UInt8]
@@ -139,6 +141,7 @@ extension InterruptedRequest {
         traceFlags = entry.trace_flags
         startUnixNs = min(entry.start_unix_ns, death.unixNs)
         lastPhase = phase
+        isSecure = entry.is_secure != 0
         method = Self.bytes(of: entry.method, count: Int(entry.method_bytes))
         authority = Self.bytes(of: entry.authority, count: Int(entry.authority_bytes))
         path = Self.bytes(of: entry.path, count: Int(entry.path_bytes))

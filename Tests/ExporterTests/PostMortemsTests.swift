@@ -23,13 +23,13 @@ import Testing
         return found
     }
 
-    private func begin(_ table: InflightTable, _ number: UInt64) -> Int32 {
+    private func begin(_ table: InflightTable, _ number: UInt64, isSecure: Bool = false) -> Int32 {
         let index = table.take()
         table.begin(
             index,
             InflightTable.Identity(
                 traceIDHigh: 1, traceIDLow: number, spanID: number << 8, parentSpanID: 77, flags: 3,
-                startUnixNs: 1_000_000),
+                startUnixNs: 1_000_000, isSecure: isSecure),
             method: "GET".utf8.span, authority: "h.test".utf8.span, path: "/\(number)".utf8.span)
         return index
     }
@@ -84,7 +84,7 @@ import Testing
 
     @Test func withoutAnAttemptThereIsTheRootAlone() throws {
         let table = segment.inflightTable(slot: 0, incarnation: 0)
-        table.connecting(begin(table, 5), backend: 0, "b")
+        table.connecting(begin(table, 5, isSecure: true), backend: 0, "b")
         segment.noteDeath(slot: 0, incarnation: 0, signal: 0, unixNs: 1_000_900)
         var postMortems = PostMortems(segment: segment, logger: logger)
         postMortems.work()
@@ -92,6 +92,7 @@ import Testing
         let tree = try #require(trees(&consumer).first)
         #expect(tree.nodes.count == 1)
         #expect(values(tree.nodes[0])["worker.signal"] == "0")
+        #expect(values(tree.nodes[0])["http.url"] == "https://h.test/5")
     }
 
     @Test func everyRequestIsToldOnceAndAgainOnlyByASuccessor() throws {

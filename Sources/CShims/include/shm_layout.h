@@ -155,7 +155,8 @@ struct lb_inflight_entry {
     uint8_t method_bytes;
     uint8_t authority_bytes;
     uint8_t backend_bytes;
-    uint32_t reserved;
+    uint8_t is_secure;  // the client came by https
+    uint8_t reserved[3];
     // Texts, cut to fit. The path is without a query, which may hold secrets.
     uint8_t method[LB_INFLIGHT_METHOD_BYTES];
     uint8_t backend_host[LB_INFLIGHT_BACKEND_BYTES];

@@ -12,7 +12,8 @@ extension Tracer {
             exchange.inflightEntry,
             InflightTable.Identity(
                 traceIDHigh: identity.traceIDHigh, traceIDLow: identity.traceIDLow, spanID: identity.rootSpanID,
-                parentSpanID: identity.parentSpanID, flags: identity.flags, startUnixNs: exchange.startedUnixNs),
+                parentSpanID: identity.parentSpanID, flags: identity.flags, startUnixNs: exchange.startedUnixNs,
+                isSecure: exchange.downstream?.isSecure ?? false),
             method: bytes.extracting(exchange.head.methodText),
             authority: bytes.extracting(exchange.head.authority),
             path: bytes.extracting(RequestURL.path(bytes, exchange.head)))
