@@ -8,7 +8,7 @@ final class RequestFill {
         let count: Int
     }
 
-    let words: UnsafeMutablePointer<UInt64>
+    private let words: UnsafeMutablePointer<UInt64>
     let texts: UnsafeMutablePointer<Text>
     private(set) var connection = ConnectionName(worker: 0, number: 0)
 
@@ -32,6 +32,12 @@ final class RequestFill {
         loadNumbers(request)
         loadTexts(request)
         connection = ConnectionName(worker: request.header.worker, number: request.header.connection_number)
+    }
+
+    @inline(__always)
+    func word(_ field: Int) -> UInt64 {
+        precondition(field >= 0 && field < Word.count)
+        return unsafe words[field]
     }
 
     @inline(__always)

@@ -79,7 +79,7 @@ enum RequestField {
 
 /// One shape of request records as ready-made protobuf with gaps.
 ///
-///     literal │ open │ literal │ word │ literal │ text │ … │ close
+///     span │ literal │ word │ literal │ text │ … │ close │ span │ …
 ///
 /// Made from the first record of its shape, by the walk that other encodings take too, so that a shape has one
 /// definition. Lengths of messages are varints padded to four bytes, those around texts to two, and numbers of 32
@@ -87,9 +87,12 @@ enum RequestField {
 @safe
 final class RequestTemplate {
     struct Step {
+        static let noParent = UInt8.max
+
         enum Kind: UInt8 {
-            /// The message of a span begins here.
-            case open
+            /// A span begins here: span `field`, child of the id in word `parent` if that is one. Its name and what
+            /// stands between it and the times are `width` bytes of literals.
+            case span
             /// Stores `width` bytes of word `field`.
             case word
             /// The rest of an attribute: lengths, a key of `width` bytes from the literals, text `field`.
@@ -103,6 +106,7 @@ final class RequestTemplate {
         let kind: Kind
         let field: UInt8
         let width: UInt8
+        let parent: UInt8
         /// Literal bytes before the step.
         let literalBytes: UInt16
     }
@@ -124,7 +128,9 @@ final class RequestTemplate {
         for (index, byte) in sketch.literals.enumerated() {
             unsafe literals.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
         }
-        fixedBytes = sketch.literals.count + 16 * stepCount + Self.overshootBytes + ConnectionName.bytesMax
+        fixedBytes =
+            sketch.literals.count + TemplateFiller.stepBytesMax * stepCount + Self.overshootBytes
+            + ConnectionName.bytesMax
     }
 
     deinit {
@@ -147,26 +153,13 @@ struct RequestSketch: SpanSink {
     var hasDistinctIDs: Bool { Set(ids).count == ids.count }
 
     mutating func spanBegan(_ span: SpanFacts, of tree: TreeReader) {
-        let index = ids.count
-        literals.append(Tag.scopeSpansSpan)
-        step(.open)
-        literals += [Tag.spanTraceID, 16]
-        step(.word, Word.traceHigh, width: 8)
-        step(.word, Word.traceLow, width: 8)
-        literals += [Tag.spanID, 8]
-        step(.word, Word.ids + index, width: 8)
-        if span.parentID != 0 {
-            literals += [Tag.spanParentID, 8]
-            step(.word, ids.firstIndex(of: span.parentID).map { Word.ids + $0 } ?? Word.parent, width: 8)
-        }
+        let parent = ids.firstIndex(of: span.parentID).map { Word.ids + $0 } ?? Word.parent
+        let named =
+            OTLPProtobufEncoder.field(Tag.spanName, span.name.text.bytes) + [Tag.spanKind, span.kind.rawValue]
+        step(.span, ids.count, width: named.count, parent: span.parentID == 0 ? nil : parent)
+        literals += named
+        literalStart = literals.count
         ids.append(span.id)
-        literals += OTLPProtobufEncoder.field(Tag.spanName, span.name.text.bytes)
-        literals += [Tag.spanKind, span.kind.rawValue, Tag.spanStart]
-        step(.word, Word.starts + index, width: 8)
-        literals.append(Tag.spanEnd)
-        step(.word, Word.ends + index, width: 8)
-        literals += [UInt8(Tag.spanFlags & 0xFF), UInt8(Tag.spanFlags >> 8)]
-        step(.word, index == 0 ? Word.rootFlags : Word.childFlags, width: 4)
     }
 
     mutating func attribute(_ key: OutputKey, _ value: TreeReader.Value, of tree: TreeReader) {
@@ -209,12 +202,15 @@ struct RequestSketch: SpanSink {
         }
     }
 
-    private mutating func step(_ kind: RequestTemplate.Step.Kind, _ field: Int = 0, width: Int = 0) {
+    private mutating func step(
+        _ kind: RequestTemplate.Step.Kind, _ field: Int = 0, width: Int = 0, parent: Int? = nil
+    ) {
         let literalBytes = literals.count - literalStart
         literalStart = literals.count
         steps.append(
             RequestTemplate.Step(
-                kind: kind, field: UInt8(field), width: UInt8(width), literalBytes: UInt16(literalBytes)))
+                kind: kind, field: UInt8(field), width: UInt8(width),
+                parent: parent.map { UInt8($0) } ?? RequestTemplate.Step.noParent, literalBytes: UInt16(literalBytes)))
     }
 }
 

@@ -17,10 +17,10 @@ extension RequestTemplate {
             unsafe next += 1
             filler.takeLiteral(Int(step.literalBytes))
             switch step.kind {
-            case .word: unsafe filler.takeWord(fill.words[Int(step.field)], bytes: Int(step.width))
+            case .word: filler.takeWord(fill.word(Int(step.field)), bytes: Int(step.width))
             case .text: unsafe filler.takeText(fill.texts[Int(step.field)], keyBytes: Int(step.width))
             case .connection: filler.takeConnection(fill.connection, keyBytes: Int(step.width))
-            case .open: filler.openMessage()
+            case .span: filler.takeSpan(step, fill)
             case .close: filler.closeMessage()
             }
         }
@@ -32,6 +32,11 @@ extension RequestTemplate {
 /// that are known to be small are not checked again.
 @safe
 struct TemplateFiller {
+    private typealias Tag = OTLPProtobufEncoder.Tag
+    private typealias Word = RequestField.Word
+    /// What a step writes at most, literals and texts left out.
+    static let stepBytesMax = 80
+
     private(set) var out: UnsafeMutableRawPointer
     private var literal: UnsafeRawPointer
     private let record: UnsafeRawPointer
@@ -56,10 +61,36 @@ struct TemplateFiller {
         unsafe out += bytes
     }
 
+    /// Everything of a span but its attributes.
     @inline(__always)
-    mutating func openMessage() {
+    mutating func takeSpan(_ step: RequestTemplate.Step, _ fill: RequestFill) {
+        let index = Int(step.field)
+        put(UInt8(Tag.scopeSpansSpan), 1)
         unsafe length = out
         unsafe out += 4
+        put(UInt16(Tag.spanTraceID) | 16 << 8, 2)
+        put(fill.word(Word.traceHigh), 8)
+        put(fill.word(Word.traceLow), 8)
+        put(UInt16(Tag.spanID) | 8 << 8, 2)
+        put(fill.word(Word.ids &+ index), 8)
+        if step.parent != RequestTemplate.Step.noParent {
+            put(UInt16(Tag.spanParentID) | 8 << 8, 2)
+            put(fill.word(Int(step.parent)), 8)
+        }
+        takeLiteral(Int(step.width))
+        put(Tag.spanStart, 1)
+        put(fill.word(Word.starts &+ index), 8)
+        put(Tag.spanEnd, 1)
+        put(fill.word(Word.ends &+ index), 8)
+        put(Tag.spanFlags, 2)
+        put(fill.word(index == 0 ? Word.rootFlags : Word.childFlags), 4)
+    }
+
+    /// Stores a number of which `bytes` bytes count.
+    @inline(__always)
+    private mutating func put<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, _ bytes: Int) {
+        unsafe out.storeBytes(of: value, as: T.self)
+        unsafe out += bytes
     }
 
     /// Most literals are one move.
