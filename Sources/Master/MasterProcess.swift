@@ -63,7 +63,8 @@ public enum MasterProcess {
         let environment = HostFacts.environment(InheritedSockets.variables)
         let sockets = try InheritedSockets(environment: environment, processID: HostFacts.processID)
         InheritedSockets.clearEnvironment()
-        return sockets.map { [ListenerSet(wanted: configuration.listen, inheriting: $0)] } ?? []
+        let places = try sockets?.places(plain: configuration.listen, tls: configuration.tlsListen) ?? []
+        return places.map { ListenerSet(wanted: $0, adopting: $1, isInherited: true) }
     }
 
     /// This program has just taken another one's place: its generations go on, and a new one is started.

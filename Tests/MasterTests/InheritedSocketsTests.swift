@@ -39,6 +39,26 @@ import Testing
         #expect(try InheritedSockets(environment: environment, processID: 7) == nil)
     }
 
+    @Test func socketsGoWhereTheirNamesSay() throws {
+        let socket = try socket()
+        let first = FileDescriptor(owning: fcntl(socket.rawValue, F_DUPFD, 900))
+        let second = FileDescriptor(owning: dup2(socket.rawValue, first.rawValue + 1))
+        func places(_ names: String?, tls: ListenAddress?) throws -> [[Int32]] {
+            var environment = ["LISTEN_PID": "7", "LISTEN_FDS": "2"]
+            environment["LISTEN_FDNAMES"] = names
+            let sockets = try InheritedSockets(environment: environment, processID: 7, first: first.rawValue)
+            return try #require(sockets).places(plain: .all(port: 80), tls: tls).map { $0.1 }
+        }
+        let both = [first.rawValue, second.rawValue]
+        #expect(try places("http:https", tls: .all(port: 443)) == [[both[0]], [both[1]]])
+        #expect(try places("https:https", tls: .all(port: 443)) == [both])
+        #expect(try places(nil, tls: .all(port: 443)) == [both])
+        #expect(try places("https", tls: .all(port: 443)) == [both], "as many names as sockets, or none")
+        #expect(try places("http:https", tls: .all(port: 80)) == [both])
+        #expect(try places("a:b", tls: nil) == [both])
+        #expect(throws: StartFailure.self) { try places("a:https", tls: nil) }
+    }
+
     @Test(arguments: [Int32(SOCK_STREAM.rawValue), Int32(SOCK_DGRAM.rawValue)])
     func whatDoesNotListenForTCPIsRefused(type: Int32) throws {
         let socket = try socket(type: type, listens: false)

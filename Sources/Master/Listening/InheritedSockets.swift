@@ -13,8 +13,13 @@ final class InheritedSockets {
     private static let first: Int32 = 3
     private static let countMax = 64
 
+    /// What a unit calls the socket of HTTPS (FileDescriptorName=), where there is one for each.
+    static let nameOfTLS = "https"
+
     /// They stay open for the process's life.
     let descriptors: [Int32]
+    /// Of each, as its unit calls it; empty where the manager does not say.
+    private let names: [String]
     /// Where the first of them accepts.
     let address: SocketAddress
 
@@ -31,10 +36,30 @@ final class InheritedSockets {
         guard count <= Self.countMax else {
             throw .runTime("LISTEN_FDS is \(count); at most \(Self.countMax) are taken")
         }
+        let names = (environment["LISTEN_FDNAMES"] ?? "").split(separator: ":", omittingEmptySubsequences: false)
+        self.names = names.count == count ? names.map(String.init) : Array(repeating: "", count: Int(count))
         descriptors = Array(first..<first + Int32(count))
         for socket in descriptors { try Self.prepare(socket) }
         let raw = first
         address = unsafe SocketAddress { _ = unsafe getsockname(raw, $0, $1) }
+    }
+
+    /// Which sockets stand for which place to listen.
+    /// - Parameters:
+    ///   - plain: The first place; everything where there is no other.
+    ///   - tls: Where TLS is spoken, if it is.
+    /// - Throws: When a socket is meant for TLS that is not spoken.
+    func places(plain: ListenAddress, tls: ListenAddress?) throws(StartFailure) -> [(ListenAddress, [Int32])] {
+        let forTLS = zip(descriptors, names).filter { $0.1 == Self.nameOfTLS }.map(\.0)
+        guard let tls else {
+            guard forTLS.isEmpty else {
+                throw .usage(
+                    "an inherited socket is named \(Self.nameOfTLS), but there is no certificate; add --tls-cert")
+            }
+            return [(plain, descriptors)]
+        }
+        guard tls != plain else { return [(plain, descriptors)] }
+        return [(plain, descriptors.filter { !forTLS.contains($0) }), (tls, forTLS)].filter { !$0.1.isEmpty }
     }
 
     /// Removes the variables, so that nobody takes the sockets a second time.

@@ -44,11 +44,6 @@ final class ListenerSet {
         address = wanted.with(port: sockets.first?.port ?? wanted.port)
     }
 
-    /// Takes over what a service manager has opened, in place of what is wanted.
-    convenience init(wanted: ListenAddress, inheriting sockets: InheritedSockets) {
-        self.init(wanted: wanted, adopting: sockets.descriptors, isInherited: true)
-    }
-
     /// Opens more sockets where workers have become more.
     /// - Throws: `StartFailure` of kind run time that names the address; the set is as it was then.
     func grow(to count: Int) throws(StartFailure) {
