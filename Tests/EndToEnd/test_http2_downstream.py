@@ -494,6 +494,23 @@ def test_flood_of_empty_data_ends_the_connection(stage: Stage) -> None:
     ends_with_calm(client)
 
 
+def test_reset_of_a_closed_stream_is_ignored(stage: Stage) -> None:
+    client, _ = pair(stage)
+    streams = [client.request(f"/{n}") for n in range(50)]
+    assert all(client.answer(stream).status == 200 for stream in streams)
+    for stream in streams:
+        client.send_frame(0x3, 0, stream, b"\0\0\0\x08")
+    assert client.get("/after").body == b"/after"
+
+
+def test_data_on_a_closed_stream_ends_the_connection(stage: Stage) -> None:
+    client, _ = pair(stage)
+    stream = client.request("/")
+    assert client.answer(stream).status == 200
+    client.send_frame(0x0, 0, stream, b"late")
+    assert client.wait_for_goaways()[0].error_code == 5
+
+
 def test_priority_frames_are_ignored(stage: Stage) -> None:
     client, _ = pair(stage)
     for _ in range(100):

@@ -120,6 +120,8 @@ extension HTTP2Session {
 
     func streamClosed(_ stream: HTTP2Stream?, errorCode: UInt32) {
         guard let stream else { return }
+        // libnghttp2 remembers closed streams of a client for a while; their object may be gone by then.
+        unsafe nghttp2_session_set_stream_user_data(raw, stream.id, nil)
         stream.closed(errorCode: errorCode)
         stream.news.hasClosed = true
         touch(stream)

@@ -85,7 +85,9 @@ final class HTTP2Session {
         else { fatalError("no memory for an HTTP/2 session") }
         unsafe HTTP2Callbacks.install(on: callbacks)
         unsafe nghttp2_option_set_no_auto_window_update(option, 1)
-        unsafe nghttp2_option_set_no_closed_streams(option, 1)
+        // A server tells frames on streams that have closed from those that never were (RFC 9113 §5.1); what a
+        // backend sends there has no such consequence.
+        if role == .client { unsafe nghttp2_option_set_no_closed_streams(option, 1) }
         unsafe nghttp2_option_set_peer_max_concurrent_streams(option, 100)
         unsafe nghttp2_option_set_max_send_header_block_length(option, 4 << 20)
         unsafe nghttp2_option_set_stream_reset_rate_limit(
@@ -110,7 +112,6 @@ final class HTTP2Session {
             entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streamsMax))
             entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.requestFieldBytesMax))
             entries.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1))
-            entries.append(Self.setting(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1))
         } else {
             entries.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_PUSH, 0))
             entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.responseFieldBytesMax))
