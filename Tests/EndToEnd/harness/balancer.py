@@ -43,6 +43,7 @@ class Balancer:
         `flags` is the command line without port, address and worker count; `wrapper` is a command
         that runs the binary, such as prlimit; `workers` and `address` None leave the default.
         """
+        self._children_awaited = (workers or 1) + ("--otel-endpoint" in flags)
         self._workers_awaited = workers or 1
         self.expects_deaths = expects_deaths
         self._stdout, self._stderr = directory / "stdout", directory / "stderr"
@@ -73,7 +74,7 @@ class Balancer:
             )
 
     def _is_ready(self) -> str | None:
-        if len(self.worker_pids()) < self._workers_awaited:
+        if len(self.worker_pids()) < self._workers_awaited or len(self.child_pids()) < self._children_awaited:
             return None
         listens = any(s.is_listening and s.local_port == self.port for s in processes.tcp_sockets(self.master))
         return "ready" if listens else None

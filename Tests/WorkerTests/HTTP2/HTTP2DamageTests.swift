@@ -26,10 +26,11 @@ import Testing
         return sent
     }
 
-    /// Streams hold their session until it forgets them.
+    /// Streams hold their session until it forgets them, and a context holds the sessions that have something to write.
     private static func close(_ session: HTTP2Session) {
         session.closeAll(code: .noError)
         while let stream = session.nextTouched() { session.forget(stream) }
+        session.context.forEachDirty { _ in }
     }
 
     /// Everything that the server would give to the proxy, one text for each stream.

@@ -18,11 +18,12 @@ final class SessionPair {
         exchange()
     }
 
-    /// Streams hold their session until it forgets them.
+    /// Streams hold their session until it forgets them, and a context holds the sessions that have something to write.
     deinit {
         for session in [client, server] {
             session.closeAll(code: .noError)
             look(session)
+            session.context.forEachDirty { _ in }
         }
     }
 
