@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := build
 .PHONY: build test demo bench soak format lint fuzz clean bootstrap
 
-SECONDS ?= 20
+SECONDS ?= 10
 
 build: bootstrap                ## Release binary at .build/release/load_balancer
 	scripts/build
