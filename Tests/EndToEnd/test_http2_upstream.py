@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 
 import h2.events
@@ -392,6 +393,7 @@ def test_old_connection_gets_no_more_requests(stage: Stage) -> None:
     setting = Setting(stage, flags=("--upstream-max-connection-age", "0.001"))
     for path in ("/a", "/b", "/c"):
         assert setting.balancer.get(path).status == 200
+        time.sleep(0.05)
     assert len(setting.backend.connections) >= 2
     wait_until(lambda: bool(setting.backend.connections[0].goaways), "GOAWAY")
 

@@ -43,7 +43,7 @@ class Balancer:
         `flags` is the command line without port, address and worker count; `wrapper` is a command
         that runs the binary, such as prlimit; `workers` and `address` None leave the default.
         """
-        self._children_awaited = (workers or 1) + ("--otel-endpoint" in flags)
+        self._children_awaited = (workers or 1) + ("--otel-endpoint" in flags and "none" not in flags)
         self._workers_awaited = workers or 1
         self.expects_deaths = expects_deaths
         self._stdout, self._stderr = directory / "stdout", directory / "stderr"
