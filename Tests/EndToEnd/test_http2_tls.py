@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 
@@ -10,12 +9,13 @@ import pytest
 
 from harness import message
 from harness.backends import hello, serve
+from harness.balancer import free_port
 from harness.certificates import Authority, Certificate
 from harness.http2 import Http2Backend, Http2Client
 from harness.stage import Stage
 from harness.tls import Front, TLSBackend
 from harness.waiting import wait_until
-from harness.wire import connect
+from harness.wire import accepts
 
 FRESH = [
     "proxy_request SERVER",
@@ -117,16 +117,14 @@ def test_curl_through_tls_on_both_sides(stage: Stage, authority: Authority, cert
 def test_nghttpd_over_tls(stage: Stage, authority: Authority, certificate: Certificate) -> None:
     folder = stage.folder()
     (folder / "file").write_bytes(b"x" * 300_000)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["nghttpd", "--address=127.0.0.1", f"--htdocs={folder}", str(port), certificate.key, certificate.path],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: _accepts(port), "nghttpd to accept")
+        wait_until(lambda: accepts(port), "nghttpd to accept")
         balancer = stage.balancer([f"https://127.0.0.1:{port}"], *trusting(authority))
         report = subprocess.run(
             ["h2load", "-n", "1000", "-c", "4", "-m", "16", f"http://127.0.0.1:{balancer.port}/file"],
@@ -138,11 +136,3 @@ def test_nghttpd_over_tls(stage: Stage, authority: Authority, certificate: Certi
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        connect(port).close()
-    except ConnectionRefusedError:
-        return False
-    return True

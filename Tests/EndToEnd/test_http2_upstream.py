@@ -28,7 +28,7 @@ from harness.http2 import (
 from harness.spans import Tree
 from harness.stage import Stage
 from harness.waiting import wait_until
-from harness.wire import connect
+from harness.wire import accepts
 
 MAX_CONCURRENT = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 FRESH = [
@@ -247,7 +247,7 @@ def test_nghttpd_serves_files(stage: Stage) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: _accepts(port), "nghttpd to accept")
+        wait_until(lambda: accepts(port), "nghttpd to accept")
         balancer = stage.balancer([f"h2c://127.0.0.1:{port}"])
         assert balancer.get("/file").body == content
         report = subprocess.run(
@@ -260,14 +260,6 @@ def test_nghttpd_serves_files(stage: Stage) -> None:
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        connect(port).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 # The tree

@@ -13,7 +13,7 @@ private struct Bench {
 
     init(drainingMax: Int = 4) {
         state = SupervisorState(
-            current: 1, limits: .init(readyTimeoutNs: 10 * second, drainingMax: drainingMax))
+            current: 1, limits: .init(readyTimeoutNs: 10 * second, drainingGenerationsMax: drainingMax))
         _ = ready(1)
     }
 

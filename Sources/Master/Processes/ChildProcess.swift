@@ -55,13 +55,19 @@ final class ChildProcess {
         self.slot = slot
         self.pid = pid
         self.control = control
+        handle = try Self.handle(of: pid)
+    }
+
+    /// A pidfd of a process that was just started.
+    /// - Throws: What kept the kernel from giving one; the process is killed and reaped then.
+    static func handle(of pid: Int32) throws(Errno) -> FileDescriptor {
         let raw = lb_pidfd_open(pid)
         guard raw >= 0 else {
             let error = Errno.last
-            Self.discard(pid)
+            discard(pid)
             throw error
         }
-        handle = FileDescriptor(owning: raw)
+        return FileDescriptor(owning: raw)
     }
 
     /// Takes over a child of the image that this program replaced.

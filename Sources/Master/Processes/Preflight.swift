@@ -1,4 +1,3 @@
-import CShims
 import Glibc
 import ShmRing
 
@@ -29,13 +28,7 @@ final class Preflight {
         ProgramStart.setEnvironment(Self.handoverVariable, "\(Handover.version)")
         defer { ProgramStart.setEnvironment(Self.handoverVariable, nil) }
         pid = try ProgramStart.start(executable, launch.arguments + ["--check"], output: output.descriptor)
-        let raw = lb_pidfd_open(pid)
-        guard raw >= 0 else {
-            let error = Errno.last
-            ChildProcess.discard(pid)
-            throw error
-        }
-        handle = FileDescriptor(owning: raw)
+        handle = try ChildProcess.handle(of: pid)
     }
 
     /// How it ended and the last line of what it said; nil while it runs.

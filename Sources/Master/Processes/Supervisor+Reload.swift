@@ -85,7 +85,7 @@ extension Supervisor {
             for warning in configuration.warnings { logger.warning("\(warning)") }
             let fleet = Fleet(heritage)
             fleets[fleet.generation] = fleet
-            state.changeLimits(heritage.lifecycle.limits)
+            state.changeLimits(heritage.lifecycle)
             state.candidateStarted(fleet.generation, nowNs: Clock.monotonicNs())
             start(fleet)
         } catch {

@@ -56,7 +56,7 @@ struct Supervisor: ~Copyable {
         guard let serving = fleets.first(where: { $0.generation == current }) else {
             preconditionFailure("no generation \(current)")
         }
-        state = SupervisorState(current: current, draining: draining, limits: serving.heritage.lifecycle.limits)
+        state = SupervisorState(current: current, draining: draining, limits: serving.heritage.lifecycle)
         for fleet in fleets { self.fleets[fleet.generation] = fleet }
     }
 

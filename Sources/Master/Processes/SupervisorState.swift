@@ -13,13 +13,6 @@
 /// bounded in number: beyond it, the oldest has its workers ended; its exporter still delivers.
 /// `Supervisor` performs the actions, in order, and reports what comes of them.
 struct SupervisorState {
-    struct Limits: Equatable {
-        /// How long a preflight, and after it a new generation, may take to be ready.
-        var readyTimeoutNs: UInt64 = 10_000_000_000
-        /// Generations that may drain at the same time.
-        var drainingMax = 4
-    }
-
     /// The order says which request stands for both.
     enum Reload: Int, Comparable {
         /// Configuration and certificates anew, by the program that runs (SIGHUP).
@@ -62,7 +55,7 @@ struct SupervisorState {
         case ended
     }
 
-    private var limits: Limits
+    private var limits: LifecyclePolicy
     private var phase = Phase.idle
     private(set) var current: UInt32
     /// The oldest first.
@@ -73,7 +66,7 @@ struct SupervisorState {
     /// - Parameters:
     ///   - current: The generation that serves.
     ///   - draining: Those before it that are not over yet, the oldest first.
-    init(current: UInt32, draining: [UInt32] = [], limits: Limits) {
+    init(current: UInt32, draining: [UInt32] = [], limits: LifecyclePolicy) {
         self.current = current
         self.draining = draining
         self.limits = limits
@@ -96,7 +89,7 @@ struct SupervisorState {
     }
 
     /// The new configuration may say otherwise.
-    mutating func changeLimits(_ limits: Limits) {
+    mutating func changeLimits(_ limits: LifecyclePolicy) {
         self.limits = limits
     }
 
@@ -223,7 +216,8 @@ struct SupervisorState {
 
     private mutating func retire(_ generation: UInt32, successor: UInt32) -> [Action] {
         draining.append(generation)
-        let excess = draining.prefix(max(0, draining.count - limits.drainingMax)).filter { !cut.contains($0) }
+        let excessCount = max(0, draining.count - limits.drainingGenerationsMax)
+        let excess = draining.prefix(excessCount).filter { !cut.contains($0) }
         cut.formUnion(excess)
         return [.drain(generation: generation, successor: successor)] + excess.map { .cutShort(generation: $0) }
     }

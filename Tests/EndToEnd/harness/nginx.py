@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.balancer import free_port
 from harness.certificates import Certificate
 from harness.waiting import wait_until
-from harness.wire import connect
+from harness.wire import accepts
 
 _CONFIGURATION = """
 daemon off;
@@ -56,19 +56,12 @@ class Nginx:
             [executable, "-c", str(configuration), "-e", str(directory / "error.log"), "-g", "user root;"],
             stderr=subprocess.DEVNULL,
         )
-        wait_until(self._accepts, "nginx to accept")
+        wait_until(lambda: accepts(self.port), "nginx to accept")
 
     @property
     def address(self) -> str:
         """What follows `--backend`."""
         return f"{self._scheme}127.0.0.1:{self.port}"
-
-    def _accepts(self) -> bool:
-        try:
-            connect(self.port).close()
-        except ConnectionRefusedError:
-            return False
-        return True
 
     def close(self) -> None:
         self._process.terminate()

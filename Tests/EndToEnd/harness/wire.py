@@ -290,3 +290,12 @@ def _parse_field_line(line: bytes) -> tuple[str, str]:
 def connect(port: int, host: str = "127.0.0.1", timeout_s: float = PATIENCE_S) -> Connection:
     """A client's connection to `host:port`."""
     return Connection(socket.create_connection((host, port), timeout_s), timeout_s)
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        connect(port).close()
+    except ConnectionRefusedError:
+        return False
+    return True
