@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perf.load import Destination, IdleConnections, Load, LoadResult
+from perf.load import Destination, FullLoad, IdleConnections, Load, LoadResult
 from perf.machine import Placement, busy_seconds, reaped_seconds
-from perf.origin import Collector, Received, certificate, free_port
-from perf.peers import Peer, Programs, RunningPeer, Setting
-from perf.processes import BenchError, CpuTime, TreeMemory, TreeReading
+from perf.origin import TLS13_CIPHER, Collector, Received, certificate, free_port
+from perf.peers import COMPETITORS, Peer, Programs, RunningPeer, Setting
+from perf.processes import BenchError, CpuTime, Front, TreeMemory, TreeReading
 
 # A trace tree has exactly one span of this name, so its occurrences in the posts are the trees that arrived.
 ROOT_SPAN_NAME = "proxy_request"
@@ -28,6 +28,7 @@ EXPORTER_LOOK_SECONDS = 0.25
 EXPORTER_TIMEOUT_SECONDS = 15
 MEMORY_SETTLE_SECONDS = 1
 FOREIGN_SHARE_NOTED = 0.05
+USUAL_TLS = ("", f"TLSv1.3 {TLS13_CIPHER}", "TLSv1.2 ECDHE-ECDSA-AES128-GCM-SHA256")
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Bench:
     placement: Placement
     programs: Programs
     backend_port: int
+    tls_backend_port: int
     _runs: int = 0
 
     def fresh_directory(self, name: str) -> Path:
@@ -54,8 +56,9 @@ class Arrangement:
     workers: int = 1
     connections: int = 64
     is_pinned: bool = True
-    is_tls: bool = False
-    """Clients come through TLS; the backend is spoken to in plain HTTP."""
+    front: Front = Front.HTTP
+    is_backend_h2: bool = False
+    """The backend is spoken to in HTTP/2 over TLS, else in HTTP/1.1 in cleartext."""
 
 
 @dataclass
@@ -84,13 +87,14 @@ def running(bench: Bench, peer: Peer, arrangement: Arrangement, needle: str | No
         collector = None
         if peer.is_traced:
             collector = stack.enter_context(Collector(bench.programs.sink, directory, load_cpu, needle))
+        is_tls = arrangement.front is Front.HTTPS
         setting = Setting(
-            directory, free_port(), bench.backend_port, arrangement.workers, arrangement.connections,
-            bench.programs, collector.port if collector else None,
-            certificate(bench.directory) if arrangement.is_tls else None)
+            directory, free_port(), bench.tls_backend_port if arrangement.is_backend_h2 else bench.backend_port,
+            arrangement.workers, arrangement.connections, bench.programs, collector.port if collector else None,
+            arrangement.front, certificate(bench.directory) if is_tls else None, arrangement.is_backend_h2)
         proxy = stack.enter_context(RunningPeer(peer, setting, proxy_cpu))
         yield Running(proxy, Destination(
-            setting.port, directory, load_cpu, bench.programs.pace, "https" if arrangement.is_tls else "http"), collector)
+            setting.port, directory, load_cpu, bench.programs.pace, bench.programs.handshakes, is_tls), collector)
 
 
 # CPU time and latency
@@ -120,6 +124,18 @@ class LoadRuns:
     """All rounds of a case: for each peer one run a round, in the order of the rounds."""
 
     by_peer: dict[str, list[LoadRun]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Peers that could not be measured, and why."""
+
+    def drop(self, peer: str, reason: str) -> None:
+        """Takes the peer out with all its rounds, since a ratio needs every round of both sides."""
+        self.by_peer.pop(peer)
+        self.dropped[peer] = reason
+
+    def best_competitor(self) -> str | None:
+        """The cheapest of the other proxies."""
+        present = [name for name in COMPETITORS if name in self.by_peer]
+        return min(present, key=lambda name: self.median(name, lambda run: run.total_us), default=None)
 
     def median(self, peer: str, value: Callable[[LoadRun], float]) -> float:
         return statistics.median(value(run) for run in self.by_peer[peer])
@@ -154,10 +170,10 @@ def run_load(bench: Bench, peer: Peer, arrangement: Arrangement, load: Load) -> 
     foreign = max(0, foreign_after - foreign_before) / result.seconds / (os.cpu_count() or 1)
     return LoadRun(
         result, *settled.since(before), spent_under_load.total_ns / 1e9 / result.seconds,
-        run_notes(settled.has_lost(before), foreign, received))
+        run_notes(settled.has_lost(before), foreign, received, result.tls))
 
 
-def run_notes(has_lost_process: bool, foreign_share: float, received: Received | None) -> tuple[str, ...]:
+def run_notes(has_lost_process: bool, foreign_share: float, received: Received | None, tls: str) -> tuple[str, ...]:
     notes = []
     if has_lost_process:
         notes.append("a process ended during the run, its CPU time is missing")
@@ -165,6 +181,8 @@ def run_notes(has_lost_process: bool, foreign_share: float, received: Received |
         notes.append(f"other processes used {foreign_share:.0%} of the machine")
     if received is not None and received.posts == 0:
         notes.append("the collector received nothing, so nothing was traced")
+    if tls not in USUAL_TLS:
+        notes.append(f"spoke {tls}, which the others did not")
     return tuple(notes)
 
 
@@ -214,7 +232,7 @@ class MemoryRun:
 def run_memory(bench: Bench, peer: Peer, arrangement: Arrangement, idle_connections: int, load: Load) -> MemoryRun:
     with running(bench, peer, arrangement) as proxy:
         idle = settled_memory(proxy)
-        with IdleConnections(proxy.peer.port, idle_connections) as held:
+        with IdleConnections(proxy.peer.port, idle_connections, proxy.destination.is_tls, is_h2(load)) as held:
             with_connections = settled_memory(proxy)
             still_open = held.count_open()
         with load.start(proxy.destination) as child:
@@ -222,6 +240,10 @@ def run_memory(bench: Bench, peer: Peer, arrangement: Arrangement, idle_connecti
             result = load.result(child)
         return MemoryRun(
             idle_connections, still_open, idle, with_connections, under_load, settled_memory(proxy), result.failed)
+
+
+def is_h2(load: Load) -> bool:
+    return isinstance(load, FullLoad) and load.streams > 0
 
 
 def settled_memory(proxy: Running) -> TreeMemory:
@@ -273,8 +295,8 @@ def run_delivery(bench: Bench, peer: Peer, arrangement: Arrangement, load: Load)
 
 @dataclass
 class Results:
-    """What a run of the suite has measured: loads by the name of their case, the rest by the name of the proxy."""
+    """What a run of the suite has measured, by the name of the case; the rest of it by the name of the proxy."""
 
     loads: dict[str, LoadRuns] = field(default_factory=dict)
-    memory: dict[str, MemoryRun] = field(default_factory=dict)
+    memory: dict[str, dict[str, MemoryRun]] = field(default_factory=dict)
     delivery: dict[str, DeliveryRun] = field(default_factory=dict)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perf.machine import program
-from perf.processes import BenchError, Child
+from perf.processes import BenchError, Child, Front
 
 SOURCES = Path(__file__).resolve().parent
 RESPONSE_BYTES = 1024
+TLS13_CIPHER = "TLS_AES_128_GCM_SHA256"
+"""Clients and the backend offer this one alone, so that all proxies encrypt alike."""
 FILES = {"64k": 64 * 1024, "10m": 10 * 1024 * 1024}
 
 # An nginx that starts without a system configuration and writes nothing outside its own directory. Used for the
@@ -48,6 +50,15 @@ BACKEND_BODY = """\
     default_type application/octet-stream;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+        root {directory}/files;
+        location = / {{ return 200 "{text}"; }}
+    }}
+    server {{
+        listen 127.0.0.1:{tls_port} ssl http2 backlog=4096;
+        ssl_certificate {certificate};
+        ssl_certificate_key {certificate};
+        ssl_protocols TLSv1.3;
+        ssl_conf_command Ciphersuites {cipher};
         root {directory}/files;
         location = / {{ return 200 "{text}"; }}
     }}
@@ -83,18 +94,22 @@ def write_nginx_configuration(directory: Path, workers: int, connections: int, b
     return path
 
 
-def compile_program(name: str, directory: Path) -> Path:
+def compile_program(name: str, directory: Path, libraries: tuple[str, ...] = ()) -> Path:
     """Builds `name`.c of this folder into `directory`."""
     binary = directory / name
-    command = ["cc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-o", str(binary), str(SOURCES / f"{name}.c")]
+    command = ["cc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-o", str(binary), str(SOURCES / f"{name}.c"),
+               *(f"-l{library}" for library in libraries)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
-        raise BenchError(f"cannot compile {name}.c:\n{result.stderr}")
+        raise BenchError(f"cannot compile {name}.c (needs gcc, libc6-dev and libssl-dev):\n{result.stderr}")
     return binary
 
 
 class Backend(Child):
-    """An nginx that answers / with 1 KiB from memory, and /64k and /10m from files."""
+    """An nginx that answers / with 1 KiB from memory, and /64k and /10m from files.
+
+    On `port` it speaks HTTP/1.1 in cleartext, on `tls_port` HTTP/2 over TLS.
+    """
 
     def __init__(self, directory: Path, cpu: int):
         directory.mkdir()
@@ -102,13 +117,16 @@ class Backend(Child):
         files.mkdir()
         for name, size in FILES.items():
             (files / name).write_bytes(os.urandom(size))
-        self.port = free_port()
-        body = BACKEND_BODY.format(port=self.port, directory=directory, text="x" * RESPONSE_BYTES)
+        self.port, self.tls_port = free_port(), free_port()
+        body = BACKEND_BODY.format(
+            port=self.port, tls_port=self.tls_port, certificate=certificate(directory), cipher=TLS13_CIPHER,
+            directory=directory, text="x" * RESPONSE_BYTES)
         path = write_nginx_configuration(directory, workers=1, connections=16384, body=body)
         super().__init__("backend", [program("nginx"), "-p", str(directory), "-c", str(path)], directory, cpu)
 
     def await_ready(self) -> None:
         self.wait_until_serving(self.port)
+        self.wait_until_serving(self.tls_port, Front.HTTPS)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from perf.machine import find_program, program, version
 from perf.origin import write_nginx_configuration
-from perf.processes import Child
+from perf.processes import Child, Front
 
 OURS = "ours"
 TRACED = "ours-traced"
+RELAY = "relay"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Programs:
     relay: Path
     sink: Path
     pace: Path
+    handshakes: Path
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,11 @@ class Setting:
     """Clients that may be connected at once."""
     programs: Programs
     collector_port: int | None = None
+    front: Front = Front.HTTP
     certificate: Path | None = None
-    """One file with certificate and key: clients are served through TLS, by HTTP/1.1 and HTTP/2."""
+    """One file with certificate and key, given when the front is HTTPS."""
+    is_backend_h2: bool = False
+    """The backend speaks HTTP/2 over TLS, with a certificate that nobody vouches for."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,11 @@ class RunningPeer(Child):
 
     def __init__(self, peer: Peer, setting: Setting, cpu: int | None):
         self.port = setting.port
-        self.is_tls = setting.certificate is not None
+        self.front = setting.front
         super().__init__(peer.name, peer.command(setting), setting.directory, cpu)
 
     def await_ready(self) -> None:
-        self.wait_until_serving(self.port, self.is_tls)
+        self.wait_until_serving(self.port, self.front)
 
 
 def relay_command(setting: Setting) -> list[str]:
@@ -89,7 +94,7 @@ NGINX_PROXY = """\
     }}
     server {{
         {tls_files}
-        listen 127.0.0.1:{port} {tls} reuseport backlog=4096;
+        listen 127.0.0.1:{port} {protocols} reuseport backlog=4096;
         location / {{
             proxy_pass http://backend;
             proxy_http_version 1.1;
@@ -103,10 +108,10 @@ NGINX_PROXY = """\
 
 def nginx_command(setting: Setting) -> list[str]:
     file = setting.certificate
-    tls = f"ssl http2; ssl_certificate {file}; ssl_certificate_key {file}; ssl_protocols TLSv1.2 TLSv1.3;" if file else ""
     body = NGINX_PROXY.format(
         port=setting.port, backend_port=setting.backend_port, connections=setting.connections,
-        tls="ssl http2" if file else "", tls_files=tls.removeprefix("ssl http2; "))
+        protocols={Front.HTTP: "", Front.H2C: "http2", Front.HTTPS: "ssl http2"}[setting.front],
+        tls_files=f"ssl_certificate {file}; ssl_certificate_key {file}; ssl_protocols TLSv1.2 TLSv1.3;" if file else "")
     # Clients and upstreams need two slots a client; nginx closes idle clients when fewer than a sixteenth are free.
     path = write_nginx_configuration(
         setting.directory, setting.workers, connections=3 * setting.connections + 512, body=body)
@@ -129,9 +134,9 @@ defaults
     option forwardfor
     http-reuse always
 listen proxy
-    bind 127.0.0.1:{port} backlog 4096{tls}
+    bind 127.0.0.1:{port} backlog 4096 {protocols}
     maxconn {connections}
-    server backend 127.0.0.1:{backend_port}
+    server backend 127.0.0.1:{backend_port} {backend_tls}
 """
 
 
@@ -140,7 +145,9 @@ def haproxy_command(setting: Setting) -> list[str]:
     path.write_text(HAPROXY_CONFIGURATION.format(
         workers=setting.workers, connections=setting.connections + 64,
         port=setting.port, backend_port=setting.backend_port,
-        tls=f" ssl crt {setting.certificate} alpn h2,http/1.1" if setting.certificate else ""))
+        protocols={Front.HTTP: "", Front.H2C: "proto h2",
+                   Front.HTTPS: f"ssl crt {setting.certificate} alpn h2,http/1.1"}[setting.front],
+        backend_tls="ssl verify none alpn h2" if setting.is_backend_h2 else ""))
     return [program("haproxy"), "-db", "-f", str(path)]
 
 
@@ -174,7 +181,8 @@ def nghttpx_command(setting: Setting) -> list[str]:
     tls = [str(setting.certificate), str(setting.certificate)] if setting.certificate else []
     return [
         program("nghttpx"), "--conf=/dev/null", f"--frontend=127.0.0.1,{setting.port}{'' if tls else ';no-tls'}",
-        f"--backend=127.0.0.1,{setting.backend_port}", f"--workers={setting.workers}",
+        f"--backend=127.0.0.1,{setting.backend_port}{';;proto=h2;tls' if setting.is_backend_h2 else ''}", "--insecure",
+        f"--workers={setting.workers}",
         "--add-x-forwarded-for", "--accesslog-file=/dev/null", "--errorlog-file=/dev/stderr",
         "--backend-keep-alive-timeout=600s", "--frontend-read-timeout=600s", "--frontend-keep-alive-timeout=600s",
         *(reversed(tls)),
@@ -185,9 +193,11 @@ def load_balancer_command(setting: Setting) -> list[str]:
     command = [
         str(setting.programs.load_balancer), "--address", "127.0.0.1",
         "--tls-port" if setting.certificate else "--port", str(setting.port),
-        "--backend", f"127.0.0.1:{setting.backend_port}", "--workers", str(setting.workers),
-        "--log-level", "warning",
+        "--backend", f"{'https://' if setting.is_backend_h2 else ''}127.0.0.1:{setting.backend_port}",
+        "--workers", str(setting.workers), "--log-level", "warning",
     ]
+    if setting.is_backend_h2:
+        command.append("--insecure")
     if setting.certificate:
         command += ["--tls-cert", str(setting.certificate), "--tls-key", str(setting.certificate)]
     if setting.collector_port is not None:
@@ -198,7 +208,7 @@ def load_balancer_command(setting: Setting) -> list[str]:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("relay", None, "", "", relay_command),
+        Peer(RELAY, None, "", "", relay_command),
         Peer("nginx", "nginx", "nginx", "-v", nginx_command),
         Peer("haproxy", "haproxy", "haproxy", "-v", haproxy_command),
         Peer("h2o", "h2o", "h2o", "--version", h2o_command),
@@ -207,3 +217,6 @@ PEERS = {
         Peer(TRACED, None, "", "", load_balancer_command, is_traced=True),
     )
 }
+
+COMPETITORS = tuple(name for name, peer in PEERS.items() if name not in (RELAY, OURS) and not peer.is_traced)
+"""The other proxies, without tracing: the cheapest of them is what a target may be about."""

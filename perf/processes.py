@@ -11,13 +11,17 @@ import http.client
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Self, TypeVar
+
+from perf import http2
 
 Result = TypeVar("Result")
 
@@ -28,6 +32,17 @@ READY_TIMEOUT_SECONDS = 15
 
 class BenchError(Exception):
     """What stops a run, in words for the person who started it."""
+
+
+class Front(Enum):
+    """How clients come to a server."""
+
+    HTTP = auto()
+    """HTTP/1.1 in cleartext."""
+    H2C = auto()
+    """HTTP/2 in cleartext by prior knowledge, the only one that some servers then speak on the port."""
+    HTTPS = auto()
+    """TLS, with HTTP/1.1 and HTTP/2 by ALPN."""
 
 
 class Child:
@@ -99,9 +114,10 @@ class Child:
         """The port that the process prints as "port=N" once it listens."""
         return int(self._wait_for(lambda: re.search(r"port=(\d+)\n", self.output()), "print its port").group(1))
 
-    def wait_until_serving(self, port: int, is_tls: bool = False) -> None:
+    def wait_until_serving(self, port: int, front: Front = Front.HTTP) -> None:
         """Returns when a GET of / on 127.0.0.1:`port` is answered with 200."""
-        self._wait_for(lambda: answers_ok(port, is_tls), f"answer on port {port}")
+        answers = answers_h2c if front is Front.H2C else answers_http1
+        self._wait_for(lambda: answers(port, front is Front.HTTPS), f"answer on port {port}")
 
     def _wait_for(self, condition: Callable[[], Result | None], what: str) -> Result:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -115,7 +131,7 @@ class Child:
             f"{self.name} did not {what} within {READY_TIMEOUT_SECONDS} s; it said:\n{self.tail()}")
 
 
-def answers_ok(port: int, is_tls: bool = False) -> bool:
+def answers_http1(port: int, is_tls: bool) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     if is_tls:
         context = ssl._create_unverified_context()
@@ -129,6 +145,15 @@ def answers_ok(port: int, is_tls: bool = False) -> bool:
         return False
     finally:
         connection.close()
+
+
+def answers_h2c(port: int, _: bool) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            http2.get_root(connection, is_tls=False)
+            return True
+    except (OSError, http2.Http2Error):
+        return False
 
 
 def descendants(root: int) -> list[int]:

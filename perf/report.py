@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from perf.measure import DeliveryRun, LoadRun, LoadRuns, MemoryRun
+from perf.peers import RELAY
 from perf.processes import CpuTime, TreeMemory
 from perf.targets import Verdict
 
@@ -21,14 +22,21 @@ class Section:
     headers: list[str]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """What could not be measured, and why."""
 
     def render(self) -> str:
         parts = [f"## {self.title}"]
         if self.rows:
             parts += ["", *table(self.headers, self.rows)]
-        if self.notes:
-            parts += ["", *(f"- {note}" for note in self.notes)]
+        remarks = [f"{name} was NOT MEASURED: {indented(reason)}" for name, reason in self.failures.items()] + self.notes
+        if remarks:
+            parts += ["", *(f"- {remark}" for remark in remarks)]
         return "\n".join(parts) + "\n"
+
+
+def indented(text: str) -> str:
+    return text.strip().replace("\n", "\n  ")
 
 
 def table(headers: list[str], rows: list[list[str]]) -> list[str]:
@@ -51,40 +59,86 @@ def ratio(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.2f}"
 
 
+Median = Callable[[Callable[[LoadRun], float]], float]
+
+
 def cpu_section(title: str, runs: LoadRuns) -> Section:
-    headers = ["proxy", "CPU µs/req", "× relay", "× nginx", "user", "system", "exporter", "spread",
-               "req/s", "CPU busy", "failed"]
-    return Section(title, headers, [cpu_row(runs, peer) for peer in runs.by_peer], load_notes(runs))
+    headers = ["proxy", "CPU µs/req", *(f"× {name}" for name in references(runs)), "× best", "user", "system", "exporter",
+               "spread", "req/s", "CPU busy", "failed"]
+    return load_section(title, headers, runs, cpu_cells)
 
 
-def cpu_row(runs: LoadRuns, peer: str) -> list[str]:
-    def median(value: Callable[[LoadRun], float]) -> float:
-        return runs.median(peer, value)
+def load_section(title: str, headers: list[str], runs: LoadRuns, cells: Callable[[LoadRuns, str], list[str]]) -> Section:
+    rows = [[peer, *cells(runs, peer)] for peer in runs.by_peer]
+    return Section(title, headers, rows, load_notes(runs), runs.dropped)
 
+
+def references(runs: LoadRuns) -> list[str]:
+    """The proxies that all others of a table are compared with."""
+    return [name for name in (RELAY, "nginx") if name in runs.by_peer]
+
+
+def median_of(runs: LoadRuns, peer: str) -> Median:
+    return lambda value: runs.median(peer, value)
+
+
+def cost_cells(runs: LoadRuns, peer: str) -> list[str]:
+    """CPU time of a request, and its ratios to those of others."""
+    best = runs.best_competitor()
+    return [
+        number(runs.median(peer, lambda run: run.total_us)),
+        *(ratio(runs.ratio(peer, name)) for name in references(runs)),
+        ratio(runs.ratio(peer, best) if best else None),
+    ]
+
+
+def share_cells(runs: LoadRuns, peer: str) -> list[str]:
+    """Where the CPU time went, and how far the rounds lie apart."""
+    median = median_of(runs, peer)
     exporter_us = median(lambda run: run.us_per_request(run.exporter))
     return [
-        peer,
-        number(median(lambda run: run.total_us)),
-        ratio(runs.ratio(peer, "relay")),
-        ratio(runs.ratio(peer, "nginx")),
         number(median(lambda run: run.us_per_request(CpuTime(user_ns=run.proxy.user_ns)))),
         number(median(lambda run: run.us_per_request(CpuTime(system_ns=run.proxy.system_ns)))),
         number(exporter_us) if exporter_us else ABSENT,
         f"{runs.spread(peer):.0%}" if len(runs.by_peer[peer]) > 1 else ABSENT,
+    ]
+
+
+def cpu_cells(runs: LoadRuns, peer: str) -> list[str]:
+    median = median_of(runs, peer)
+    return [
+        *cost_cells(runs, peer), *share_cells(runs, peer),
         number(median(lambda run: run.result.succeeded_per_second)),
         f"{median(lambda run: run.busy_share):.0%}",
         str(runs.failed(peer)),
     ]
 
 
+def handshake_section(title: str, runs: LoadRuns) -> Section:
+    headers = ["proxy", "CPU µs/conn", *(f"× {name}" for name in references(runs)), "× best", "user", "system", "exporter",
+               "spread", "conn/CPU s", "CPU busy", "resumed", "failed"]
+    return load_section(title, headers, runs, handshake_cells)
+
+
+def handshake_cells(runs: LoadRuns, peer: str) -> list[str]:
+    median = median_of(runs, peer)
+    rounds = runs.by_peer[peer]
+    return [
+        *cost_cells(runs, peer), *share_cells(runs, peer),
+        number(median(lambda run: 1e6 / run.total_us)),
+        f"{median(lambda run: run.busy_share):.0%}",
+        f"{sum(run.result.resumed for run in rounds) / sum(run.result.succeeded for run in rounds):.1%}",
+        str(runs.failed(peer)),
+    ]
+
+
 def latency_section(title: str, runs: LoadRuns) -> Section:
     headers = ["proxy", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/req", "req/s", "failed"]
-    return Section(title, headers, [latency_row(runs, peer) for peer in runs.by_peer], load_notes(runs))
+    return load_section(title, headers, runs, latency_cells)
 
 
-def latency_row(runs: LoadRuns, peer: str) -> list[str]:
+def latency_cells(runs: LoadRuns, peer: str) -> list[str]:
     return [
-        peer,
         number(runs.median(peer, lambda run: run.result.latency.p50_us)),
         number(runs.median(peer, lambda run: run.result.latency.p99_us)),
         number(runs.median(peer, lambda run: run.result.latency.p999_us)),
@@ -103,7 +157,7 @@ def load_notes(runs: LoadRuns) -> list[str]:
     ]
 
 
-def memory_section(title: str, runs: dict[str, MemoryRun]) -> Section:
+def memory_section(title: str, runs: dict[str, MemoryRun], failures: dict[str, str]) -> Section:
     headers = ["proxy, PSS in MiB", "idle", "idle connections", "B/connection", "under load", "after load", "held",
                "failed"]
     rows = [
@@ -112,7 +166,8 @@ def memory_section(title: str, runs: dict[str, MemoryRun]) -> Section:
          f"{run.connections_open:,}/{run.connections:,}", str(run.failed)]
         for peer, run in runs.items()
     ]
-    return Section(title, headers, rows, ["\"a + b\" is the proxy + its exporter; B/connection is the proxy's growth."])
+    notes = ["\"a + b\" is the proxy + its exporter; B/connection is the proxy's growth."]
+    return Section(title, headers, rows, notes, failures)
 
 
 def mebibytes(memory: TreeMemory) -> str:
@@ -120,12 +175,12 @@ def mebibytes(memory: TreeMemory) -> str:
     return f"{proxy} + {memory.exporter_bytes / MIB:.1f}" if memory.exporter_bytes else proxy
 
 
-def delivery_section(title: str, runs: dict[str, DeliveryRun]) -> Section:
+def delivery_section(title: str, runs: dict[str, DeliveryRun], failures: dict[str, str]) -> Section:
     headers = ["proxy", "requests", "traces received", "missing", "posts", "MiB", "B/trace", "CPU busy", "req/s",
                "failed"]
     rows = [delivery_row(peer, run) for peer, run in runs.items()]
     notes = [f"{peer} logged: {line}" for peer, run in runs.items() for line in run.log_lines]
-    return Section(title, headers, rows, notes)
+    return Section(title, headers, rows, notes, failures)
 
 
 def delivery_row(peer: str, run: DeliveryRun) -> list[str]:
@@ -139,7 +194,7 @@ def delivery_row(peer: str, run: DeliveryRun) -> list[str]:
 
 def failure_section(title: str, reason: str) -> Section:
     """Stands in the place of a case that could not be measured."""
-    return Section(title, [], [], [f"Not measured: {reason.strip().replace(chr(10), chr(10) + '  ')}"])
+    return Section(title, [], [], failures={"The case": reason})
 
 
 def target_section(verdicts: list[Verdict]) -> Section:

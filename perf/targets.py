@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perf.measure import Results
-from perf.peers import OURS, TRACED
+from perf.peers import COMPETITORS, OURS, TRACED
 
 RELAY_RATIO_MAX = 1.15
 NGINX_RATIO_MAX = 0.80
@@ -17,6 +17,9 @@ TRACED_NGINX_RATIO_MAX = 0.95
 EXPORTER_US_MAX = 2.5
 IDLE_CONNECTION_BYTES_MAX = 1024
 PARITY = 1.0
+TRACED_BEST_RATIO_MAX = 1.25
+SECURE_CASES = ("h2c-h1", "tls-h1", "tls-h2", "tls-h2-h2", "tls-h2-64k", "tls-h1-10m", "tls-h2-10m")
+HANDSHAKE_CASES = ("tls13-full", "tls13-resumed", "tls12-full", "tls12-resumed")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ def judge(results: Results) -> list[Verdict]:
     """Verdicts on all targets for which the run has the numbers."""
     return [
         *ratio_verdicts(results), *exporter_verdict(results), *failure_verdicts(results), *delivery_verdicts(results),
-        *memory_verdict(results), *best_of_verdict(results), *latency_verdict(results),
+        *memory_verdict(results), *best_of_verdict(results, "10m", OURS, PARITY), *latency_verdict(results),
+        *secure_verdicts(results), *handshake_verdicts(results), *secure_memory_verdicts(results),
     ]
 
 
@@ -68,6 +72,9 @@ def failure_verdicts(results: Results) -> list[Verdict]:
         runs.failed(peer) for runs in results.loads.values() for peer in (OURS, TRACED) if peer in runs.by_peer
     ]
     failed += [run.result.failed for run in results.delivery.values()]
+    failed += [
+        runs[peer].failed for runs in results.memory.values() for peer in (OURS, TRACED) if peer in runs
+    ]
     return [Verdict("Failed requests in all cases", "0", str(sum(failed)), sum(failed) == 0)] if failed else []
 
 
@@ -80,21 +87,56 @@ def delivery_verdicts(results: Results) -> list[Verdict]:
 
 
 def memory_verdict(results: Results) -> list[Verdict]:
-    run = results.memory.get(OURS)
+    run = results.memory.get("memory", {}).get(OURS)
     if run is None:
         return []
     return [Verdict("Memory for an idle connection", f"≤ {IDLE_CONNECTION_BYTES_MAX} B",
                     f"{run.bytes_per_connection:.0f} B", run.bytes_per_connection <= IDLE_CONNECTION_BYTES_MAX)]
 
 
-def best_of_verdict(results: Results) -> list[Verdict]:
-    runs = results.loads.get("10m")
-    ratios = [runs.ratio(OURS, other) for other in ("nginx", "haproxy", "h2o")] if runs else []
-    known = [ratio for ratio in ratios if ratio is not None]
-    if not known:
+def best_of_verdict(results: Results, case: str, peer: str, limit: float) -> list[Verdict]:
+    """CPU time by that of the cheapest other proxy, which does not trace."""
+    runs = results.loads.get(case)
+    best = runs.best_competitor() if runs else None
+    ratio = runs.ratio(peer, best) if runs and best else None
+    if ratio is None:
         return []
-    return [Verdict("CPU a request, 10 MiB bodies, by the best of nginx, HAProxy and h2o", f"≤ {PARITY:.2f}",
-                    f"{max(known):.2f}", max(known) <= PARITY)]
+    target = f"CPU, {case}, {'traced' if peer == TRACED else 'untraced'}, by the best other proxy ({best})"
+    return [Verdict(target, f"≤ {limit:.2f}", f"{ratio:.2f}", ratio <= limit)]
+
+
+def secure_verdicts(results: Results) -> list[Verdict]:
+    return [
+        verdict for case in SECURE_CASES for peer, limit in ((OURS, PARITY), (TRACED, TRACED_BEST_RATIO_MAX))
+        for verdict in best_of_verdict(results, case, peer, limit)
+    ]
+
+
+def handshake_verdicts(results: Results) -> list[Verdict]:
+    """Against nginx, which has the same OpenSSL."""
+    verdicts = []
+    for case in HANDSHAKE_CASES:
+        runs = results.loads.get(case)
+        for peer, limit in ((OURS, PARITY), (TRACED, TRACED_BEST_RATIO_MAX)):
+            ratio = runs.ratio(peer, "nginx") if runs else None
+            if ratio is not None:
+                target = f"CPU a connection, {case}, {'traced' if peer == TRACED else 'untraced'}, by nginx"
+                verdicts.append(Verdict(target, f"≤ {limit:.2f}", f"{ratio:.2f}", ratio <= limit))
+    return verdicts
+
+
+def secure_memory_verdicts(results: Results) -> list[Verdict]:
+    verdicts = []
+    for case in ("memory-tls-h1", "memory-tls-h2"):
+        runs = results.memory.get(case, {})
+        others = {name: runs[name].bytes_per_connection for name in COMPETITORS if name in runs}
+        if OURS in runs and others:
+            best = min(others, key=others.__getitem__)
+            own_bytes = runs[OURS].bytes_per_connection
+            verdicts.append(Verdict(
+                f"Memory for an idle connection, {case}, the best other proxy's ({best})", f"≤ {others[best]:,.0f} B",
+                f"{own_bytes:,.0f} B", own_bytes <= others[best]))
+    return verdicts
 
 
 def latency_verdict(results: Results) -> list[Verdict]:
