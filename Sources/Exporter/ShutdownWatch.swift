@@ -32,7 +32,7 @@ struct ShutdownWatch: ~Copyable {
         while true {
             switch control.receive() {
             case .message(.drain), .message(.drainSweeping): state.drainAsked()
-            case .message(.ready), .message(.listen): continue
+            case .message: continue
             case .nothing: return
             case .peerGone: return state.masterGone()
             }

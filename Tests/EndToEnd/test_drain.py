@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import select
 import signal
 import socket
+import struct
+from collections.abc import Callable
 
 from harness import message
 from harness.backends import BackendConnection, never_answer, serve
 from harness.balancer import Balancer
 from harness.stage import Stage
-from harness.waiting import wait_until
+from harness.waiting import PATIENCE_S, wait_until
 from harness.wire import Connection
 from test_process_model import Answering
+
+QUEUES_EMPTY = "nobody is on the way to the listeners"
 
 
 def begin_drain(balancer: Balancer) -> None:
@@ -41,6 +48,39 @@ def test_silent_connection_is_closed_in_order(stage: Stage) -> None:
     balancer, client = draining_balancer_with_idle_client(stage)
     client.expect_end()
     assert balancer.wait_for_exit() == 0
+
+
+def test_listeners_that_nobody_is_on_the_way_to_are_not_waited_for(stage: Stage) -> None:
+    balancer = stage.balancer(stage.backend(), "--log-level", "debug", workers=2)
+    balancer.signal(signal.SIGTERM)
+    assert balancer.wait_for_exit() == 0
+    assert balancer.log().count(QUEUES_EMPTY) == 2, "each worker has heard it"
+
+
+def test_client_in_the_middle_of_its_handshake_is_served(stage: Stage) -> None:
+    """Its SYN was answered before the end began; it hears that only when the kernel says it again, a second later."""
+    balancer = stage.balancer(stage.backend(), "--log-level", "debug")
+    with socket.socket() as late:
+        late.setblocking(False)
+        hear = _drop_everything(late)
+        assert late.connect_ex(("127.0.0.1", balancer.port)) == errno.EINPROGRESS
+        balancer.signal(signal.SIGTERM)
+        hear()
+        assert select.select([], [late], [], PATIENCE_S)[1] and QUEUES_EMPTY not in balancer.log()
+        late.settimeout(PATIENCE_S)
+        client = Connection(late)
+        client.send(message.request("/late"))
+        response = client.receive_response()
+        assert response.text == "/late" and response.closes
+    assert balancer.wait_for_exit() == 0
+
+
+def _drop_everything(sock: socket.socket) -> Callable[[], None]:
+    """Makes a socket deaf, by a filter of one instruction that takes nothing; returns what ends that."""
+    attach, detach = 26, 27
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, attach, struct.pack("HL", 1, ctypes.addressof(instruction)))
+    return lambda: sock.setsockopt(socket.SOL_SOCKET, detach, 0)
 
 
 def test_slow_head_is_waited_for(stage: Stage) -> None:

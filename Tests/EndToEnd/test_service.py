@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import processes
+from harness import message, processes
 from harness.backends import named, serve
 from harness.stage import Stage
 from harness.waiting import PATIENCE_S, wait_until
+from harness.wire import connect
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -135,6 +136,32 @@ def test_an_inherited_socket_serves_all_workers(stage: Stage) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR2):
         balancer.reload(number)
         assert all(balancer.get().status == 200 for _ in range(10))
+
+
+def test_clients_of_an_inherited_socket_wait_for_the_next_start(stage: Stage) -> None:
+    """The socket is not the balancer's: between two starts its queue takes clients, as systemd's does."""
+    held = socket.create_server(("127.0.0.1", 0))
+    port = held.getsockname()[1]
+    program = f"""
+        import os
+        os.dup2({held.fileno()}, 3)
+        os.set_inheritable(3, True)
+        os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="http")
+    """
+    command = [*wrapper(stage, program), str(stage.binary), "-b", stage.backend().address, "--port", "0", "-w", "1"]
+
+    def serve_one() -> None:
+        client = connect(port)
+        client.send(message.request("/waiting"))
+        with subprocess.Popen(command, pass_fds=[held.fileno()], stderr=subprocess.DEVNULL) as process:
+            assert client.receive_response().text == "/waiting"
+            process.send_signal(signal.SIGTERM)
+            client.expect_end()
+            assert process.wait(PATIENCE_S) == 0
+
+    with held:
+        serve_one()
+        serve_one()
 
 
 def test_what_is_inherited_must_listen_for_tcp(stage: Stage) -> None:

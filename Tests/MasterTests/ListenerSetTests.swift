@@ -63,6 +63,47 @@ import Testing
         #expect(connects(to: set))
     }
 
+    @Test func aHandshakeThatHasBegunIsSeenUntilItIsOver() throws {
+        for (ip, wanted) in [("127.0.0.1", loopback), ("127.0.0.1", .all(port: 0)), ("::1", .all(port: 0))] {
+            let set = try ListenerSet(wanted, count: 2)
+            #expect(set.hasOpenHandshakes() == false)
+            let client = DeafClient(ip, port: set.address.port)
+            #expect(set.hasOpenHandshakes() == true)
+            client.hear()
+            // The kernel sends its SYN-ACK again after a second.
+            for _ in 0..<400 where set.hasOpenHandshakes() == true { usleep(10_000) }
+            #expect(set.hasOpenHandshakes() == false)
+        }
+    }
+
+    /// Begins a handshake and drops the answer, until it is told to hear.
+    private final class DeafClient {
+        private let descriptor: Int32
+
+        init(_ ip: String, port: UInt16) {
+            let address = SocketAddress(ip: ip, port: port)!
+            let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+            descriptor = socket(address.family, type, 0)
+            dropEverything()
+            _ = unsafe address.withSockaddr { unsafe connect(descriptor, $0, $1) }
+        }
+
+        /// Attaches a socket filter of one instruction, "take 0 bytes of the packet" (struct sock_fprog: how many
+        /// there are, and where).
+        private func dropEverything() {
+            var instruction: UInt64 = 0x06
+            unsafe withUnsafePointer(to: &instruction) { place in
+                var program: (UInt64, UInt) = (1, UInt(bitPattern: place))
+                let result = unsafe setsockopt(descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &program, 16)
+                #expect(result == 0)
+            }
+        }
+
+        func hear() { _ = lb_keep_new_connections(descriptor) }
+
+        deinit { close(descriptor) }
+    }
+
     /// Whether a connection is there within 100 ms, which on the loopback is long.
     private func connects(to set: ListenerSet) -> Bool {
         let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)

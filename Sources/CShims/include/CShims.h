@@ -4,6 +4,7 @@
 #define LB_CSHIMS_H
 
 #include "descriptor_passing.h"
+#include "handshake_count.h"
 #include "platform.h"
 #include "shm_layout.h"
 #include "curl_shims.h"

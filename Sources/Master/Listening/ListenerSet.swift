@@ -82,6 +82,10 @@ final class ListenerSet {
     /// Lets no new connection into the queues; those that are in them, or on their way, can still be accepted.
     func close() { sockets.forEach { $0.refuseConnections() } }
 
+    /// Whether a client is in the middle of TCP's handshake with any of the sockets: then it is in no queue yet. Nil
+    /// when the kernel does not say.
+    func hasOpenHandshakes() -> Bool? { sockets.first?.hasOpenHandshakes() ?? false }
+
     /// Undoes `close`.
     func reopen() { sockets.forEach { $0.admitConnections() } }
 }
@@ -143,6 +147,14 @@ private final class Listener {
     /// socket would reset what is in its queue.
     func refuseConnections() { _ = lb_drop_new_connections(descriptor) }
 
+    /// Counts for all sockets of this family and port, which nothing tells apart during a handshake.
+    func hasOpenHandshakes() -> Bool? {
+        let address = boundAddress
+        guard let port = address.port else { return false }
+        let answer = lb_has_open_handshakes(address.family, port)
+        return answer < 0 ? nil : answer > 0
+    }
+
     func admitConnections() { _ = lb_keep_new_connections(descriptor) }
 
     func listen(backlog: Int32, at address: ListenAddress) throws(StartFailure) {
@@ -150,10 +162,11 @@ private final class Listener {
     }
 
     /// The port it is bound to, in host order.
-    var port: UInt16 {
+    var port: UInt16 { boundAddress.port ?? 0 }
+
+    private var boundAddress: SocketAddress {
         let raw = descriptor
-        let address = unsafe SocketAddress { _ = unsafe getsockname(raw, $0, $1) }
-        return address.port ?? 0
+        return unsafe SocketAddress { _ = unsafe getsockname(raw, $0, $1) }
     }
 
     private func set(_ option: Int32, level: Int32, _ value: Int32) throws(Errno) {

@@ -16,7 +16,7 @@ final class Fleet {
     /// Who takes over the idle clients when this generation drains.
     var successor: Fleet?
     /// Listeners of this generation take no new connections any more, and their queues are to be emptied.
-    var isSweeping = false
+    var sweep: ListenerSweep?
     /// The sockets that the living worker of a slot was given.
     private var accepting: [[Int32]]
 
@@ -83,7 +83,16 @@ final class Fleet {
     func drain(_ slot: ChildSlot) {
         guard let child = children[slot] else { return }
         guard case .worker(let index) = slot else { return _ = child.control.send(.drain) }
-        child.control.send(isSweeping ? .drainSweeping : .drain, passing: successor?.heritage.inboxWriter(for: index))
+        child.control.send(sweep != nil ? .drainSweeping : .drain, passing: successor?.heritage.inboxWriter(for: index))
+    }
+
+    /// When `timePassed` has to be called; nil: no need.
+    var wakeAtNs: UInt64? { [state.wakeAtNs, sweep?.wakeAtNs].compactMap(\.self).min() }
+
+    /// Looks whether anything is on its way to listeners that are to be emptied, and tells the workers if not.
+    func continueSweep(nowNs: UInt64) {
+        guard let isOver = sweep?.timePassed(nowNs: nowNs, { $0.hasOpenHandshakes() }), isOver else { return }
+        for index in state.aliveWorkers { children[.worker(index)]?.control.send(.sweepOver) }
     }
 
     /// Leaves word of a worker's death for the exporter, which closes the spans of its requests.

@@ -107,12 +107,13 @@ extension Supervisor {
         fleets[state.current]?.adoptSurplusListeners()
     }
 
-    /// Listeners that only this generation has take no new connections any more; its workers empty their queues.
+    /// Listeners that only this generation has take no new connections any more; its workers empty their queues. What
+    /// is in the queue of a service manager's socket stays there for whoever is started next.
     func closeUnsharedListeners(of fleet: Fleet) {
         let others = fleets.values.filter { $0 !== fleet && $0.state.isServing }.flatMap(\.heritage.listeners)
-        for set in fleet.heritage.listeners where !others.contains(where: { $0 === set }) {
-            set.close()
-            fleet.isSweeping = true
-        }
+        let unshared = fleet.heritage.listeners.filter { set in !set.isInherited && !others.contains { $0 === set } }
+        guard !unshared.isEmpty else { return }
+        for set in unshared { set.close() }
+        fleet.sweep = ListenerSweep(unshared, nowNs: Clock.monotonicNs())
     }
 }

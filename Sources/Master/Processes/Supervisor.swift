@@ -93,7 +93,7 @@ struct Supervisor: ~Copyable {
 
     /// Until something wants to be called, rounded up so that it is not called too early.
     private var timeoutMs: Int32 {
-        let wishes = [state.wakeAtNs, duties.wakeAtNs] + fleets.values.map(\.state.wakeAtNs)
+        let wishes = [state.wakeAtNs, duties.wakeAtNs] + fleets.values.map(\.wakeAtNs)
         let wakeAtNs = (wishes.compactMap(\.self) + [nextWatchNs]).min() ?? .max
         guard wakeAtNs < .max else { return -1 }
         let nowNs = Clock.monotonicNs()
@@ -102,7 +102,10 @@ struct Supervisor: ~Copyable {
     }
 
     private mutating func timePassed(nowNs: UInt64) {
-        for fleet in fleets.values { perform(fleet.state.timePassed(nowNs: nowNs), fleet) }
+        for fleet in fleets.values {
+            fleet.continueSweep(nowNs: nowNs)
+            perform(fleet.state.timePassed(nowNs: nowNs), fleet)
+        }
         perform(state.timePassed(nowNs: nowNs))
         watchWorkers(nowNs: nowNs)
         doDuties(nowNs: nowNs)
@@ -157,7 +160,7 @@ struct Supervisor: ~Copyable {
     private mutating func readControl(_ fleet: Fleet, _ child: ChildProcess) {
         switch child.control.receive() {
         case .message(.ready): perform(fleet.state.childReady(child.slot, nowNs: Clock.monotonicNs()), fleet)
-        case .message(.drain), .message(.drainSweeping), .message(.listen), .nothing: break
+        case .message, .nothing: break
         // Its end is reported by its handle; the channel would be readable for ever.
         case .peerGone: poller.ignore(child.control.descriptor)
         }

@@ -11,6 +11,9 @@ public enum ControlMessage: UInt8, Sendable {
     case drainSweeping = 3
     /// Master to child: accept from the listener that comes with it as well.
     case listen = 4
+    /// Master to child, after `drainSweeping`: nothing is on its way to the listeners any more. What is in their
+    /// queues now is the last.
+    case sweepOver = 5
 }
 
 /// One end of the packet socket pair between the master and one child, non-blocking.

@@ -8,19 +8,32 @@ extension Proxy {
     /// Pause after descriptors ran out, if no connection closes before.
     private static let exhaustedPauseNs: UInt64 = 100_000_000
 
-    func acceptFrom(_ listener: Int32) {
+    /// - Returns: Whether its queue is empty now.
+    @discardableResult
+    func acceptFrom(_ listener: Int32) -> Bool {
         let server = tlsServer(of: listener)
         for _ in 0..<Self.acceptsPerTurn {
-            guard !isFull, isAccepting else { return }
+            guard !isFull, isAccepting else { return false }
             switch Socket.accept(listener) {
             case .accepted(let descriptor, let peer):
                 admit(descriptor, peer, server)
-            case .none: return
+            case .none: return true
             case .aborted: continue
             case .exhausted(let error):
-                return pauseAccepting(reason: error.description)
+                pauseAccepting(reason: error.description)
+                return false
             }
         }
+        return false
+    }
+
+    /// Empties the queue of a listener that nothing new reaches.
+    /// - Returns: False when there was no room for everything.
+    func acceptAll(_ listener: Int32) -> Bool {
+        while !isFull, isAccepting, acceptAgainNs == 0 {
+            if acceptFrom(listener) { return true }
+        }
+        return false
     }
 
     /// One line in this time at most: the state lasts, the news does not.

@@ -22,8 +22,11 @@ extension Proxy {
         case sweeping
     }
 
-    /// How long a draining worker waits for a request on a connection that is silent, and for the listeners' queues.
+    /// How long a draining worker waits for a request on a connection that is silent.
     static let drainPauseNs: UInt64 = 1_000_000_000
+    /// How long it accepts at most from listeners that nothing new reaches: a client whose answer to the SYN-ACK is
+    /// lost gets that once more after a second. Usually the master says much sooner that nobody is on the way.
+    static let sweepNsMax: UInt64 = 1_500_000_000
 
     /// Begins to drain. Asked for once more, it is about the successor only: there is one now, or none any more.
     func startDrain(_ request: DrainRequest = .atOnce, successor: consuming FileDescriptor? = nil) {
@@ -44,9 +47,17 @@ extension Proxy {
         drainStartedNs = stampNs()
         tracer?.drainStarted(atNs: drainStartedNs)
         drainDeadlineNs = nowNs &+ configuration.timeouts.drainNs
-        if request == .sweeping { sweepEndNs = min(nowNs &+ Self.drainPauseNs, drainDeadlineNs) }
+        if request == .sweeping { sweepEndNs = min(nowNs &+ Self.sweepNsMax, drainDeadlineNs) }
         updateAccepting()
         for connection in downstreams.occupants where connection.phase == .carrying { drainCarrier(connection) }
+    }
+
+    /// Nothing is on its way to the listeners any more: what is in their queues is the last. Where not all of it fits
+    /// into the table, the rest has the time that there was anyway.
+    func finishSweep() {
+        guard isDraining, nowNs < sweepEndNs, listeners.allSatisfy({ acceptAll($0) }) else { return }
+        sweepEndNs = nowNs
+        logger.debug("nobody is on the way to the listeners any more, and their queues are empty")
     }
 
     /// Whether connections are still accepted.

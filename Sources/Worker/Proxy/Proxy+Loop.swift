@@ -65,6 +65,7 @@ extension Proxy {
             case .message(.drainSweeping): startDrain(.sweeping, successor: delivery.takeDescriptor())
             case .message(.listen):
                 if let listener = delivery.takeDescriptor() { addListener(listener) }
+            case .message(.sweepOver): finishSweep()
             case .message(.ready): continue
             case .nothing: return
             case .peerGone:

@@ -116,6 +116,45 @@ import Testing
         #expect(!stage.proxy.isAccepting)
     }
 
+    @Test func theSweepEndsWhenTheMasterSaysThatNobodyIsOnTheWay() throws {
+        let stage = WorkerStage(backend: backend)
+        stage.master.send(.drainSweeping)
+        stage.settle()
+        #expect(!stage.proxy.drainIsDone())
+        stage.master.send(.sweepOver)
+        stage.settle()
+        #expect(!stage.proxy.admitsClients && stage.proxy.drainIsDone())
+    }
+
+    @Test func whatIsInTheQueueAtTheEndOfTheSweepIsServed() throws {
+        let stage = WorkerStage(backend: backend)
+        stage.settle()
+        stage.proxy.startDrain(.sweeping)
+        let waiting = (0..<100).map { _ in stage.client() }
+        stage.proxy.finishSweep()
+        #expect(!stage.proxy.admitsClients)
+        #expect(stage.proxy.downstreams.count == waiting.count, "more than one turn accepts")
+        waiting[99].send(request("/last"))
+        try backendGets("/last", from: stage).send(Self.answer)
+        #expect(stage.turns { waiting[99].hasEnded })
+        #expect(waiting[99].received.hasSuffix("ok"))
+    }
+
+    @Test func aQueueThatDoesNotFitKeepsItsTime() throws {
+        let stage = WorkerStage(backend: backend, adjust: { $0.limits.connectionsMax = 1 })
+        stage.settle()
+        let first = stage.client()
+        let second = stage.client()
+        stage.proxy.startDrain(.sweeping)
+        stage.proxy.finishSweep()
+        #expect(stage.proxy.admitsClients && stage.proxy.downstreams.count == 1)
+        first.close()
+        second.send(request("/second"))
+        try backendGets("/second", from: stage).send(Self.answer)
+        #expect(stage.turns { second.hasEnded })
+        #expect(second.received.hasSuffix("ok"))
+    }
+
     @Test func whatRanWhenTheDrainBeganSaysSoInItsTrace() throws {
         let segment = try SpanSegment(ringCount: 1, ringBytesMin: 0, generation: 1, masterPID: 1)
         let stage = WorkerStage(backend: backend, segment: segment)
