@@ -1,7 +1,6 @@
 """Clients that account for every request: what was asked, and what became of it.
 
-They run in a process of their own, so that counting spans never slows them down. No request is sent twice: a real
-client may repeat one that failed, and that is exactly what would hide the failure.
+No request is sent twice: a real client may repeat one that failed, and that is exactly what would hide the failure.
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import multiprocessing
+import ssl
 import time
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection as Pipe
 
 ANSWER_TIMEOUT_SECONDS = 20
 
@@ -46,66 +44,22 @@ class Tally:
     connections: int = 0
     told_to_close: int = 0
     """Answers with `Connection: close` to a client that wanted to go on."""
+    told_unprocessed: int = 0
+    """Streams that a GOAWAY or REFUSED_STREAM declared untouched, and that were asked again."""
 
-
-@dataclass(frozen=True)
-class Crowd:
-    """How many clients of each kind, and how long each pauses between requests."""
-
-    keep_alive: int = 24
-    fresh: int = 4
-    streaming: int = 2
-    pause_seconds: float = 0.01
-
-
-class Clients:
-    """A crowd in a process of its own, from entering the context until `finish`."""
-
-    def __init__(self, port: int, crowd: Crowd, prefix: str):
-        self._pipe, theirs = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_run, args=(port, crowd, prefix, theirs), daemon=True)
-
-    def __enter__(self) -> Clients:
-        self._process.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join()
-
-    def finish(self) -> Tally:
-        """Lets every client finish the request that it has under way."""
-        self._pipe.send("stop")
-        tally: Tally = self._pipe.recv()
-        self._process.join()
-        return tally
-
-
-def _run(port: int, crowd: Crowd, prefix: str, pipe: Pipe) -> None:
-    tally = asyncio.run(_crowd(port, crowd, prefix, pipe))
-    pipe.send(tally)
-
-
-async def _crowd(port: int, crowd: Crowd, prefix: str, pipe: Pipe) -> Tally:
-    tally, stop = Tally(), asyncio.Event()
-    asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
-    kinds = [("k", crowd.keep_alive, True, "quick"), ("f", crowd.fresh, False, "quick"), ("s", crowd.streaming, True, "stream")]
-    clients = [
-        Client(port, f"/{path}/{prefix}-{kind}{number}", keeps_alive, crowd.pause_seconds, tally)
-        for kind, count, keeps_alive, path in kinds
-        for number in range(count)
-    ]
-    await asyncio.gather(*(client.run(stop) for client in clients))
-    return tally
+    def fail(self, target: str, failure: Failure, detail: str) -> None:
+        self.failed.append(Failed(target, failure, time.monotonic(), detail))
 
 
 class Client:
     """Asks one thing after the other; targets carry a number, so that each request is known by its own."""
 
-    def __init__(self, port: int, target: str, keeps_alive: bool, pause_seconds: float, tally: Tally):
+    def __init__(
+        self, port: int, target: str, keeps_alive: bool, pause_seconds: float, tally: Tally,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._port = port
+        self._tls = tls
         self._target = target
         self._keeps_alive = keeps_alive
         self._pause_seconds = pause_seconds
@@ -162,12 +116,12 @@ class Client:
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams is None:
             self._is_reused = False
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
             self._tally.connections += 1
         return self._streams
 
     def _fail(self, target: str, failure: Failure, detail: str) -> None:
-        self._tally.failed.append(Failed(target, failure, time.monotonic(), detail))
+        self._tally.fail(target, failure, detail)
         self._drop()
 
     def _drop(self) -> None:

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from perf.machine import program
-from perf.origin import free_port, write_nginx_configuration
+from perf.origin import certificate, free_port, write_nginx_configuration
 from perf.processes import BenchError, Child, descendants, pss_bytes
+from perf.soaking.crowd import Ports
 
 SETTLE_TIMEOUT_SECONDS = 30
 KEEP_ALIVE_MAX = 1_000_000_000
@@ -29,6 +30,10 @@ class Proxy(Child):
 
     port: int
 
+    @property
+    def ports(self) -> Ports:
+        return Ports(self.port)
+
 
 class LoadBalancer(Proxy):
     """Ours, configured by a file, so that the number of workers can change."""
@@ -36,16 +41,22 @@ class LoadBalancer(Proxy):
     TITLE = re.compile(r"load_balancer: worker (\d+)(?: \(generation (\d+)(, draining)?\))?")
 
     def __init__(self, binary: Path, directory: Path, backend_port: int, collector_port: int, workers: int) -> None:
-        self.port = free_port()
+        self.port, self._tls_port = free_port(), free_port()
         self._path = directory / "load_balancer.json"
+        pem = str(certificate(directory))
         self._settings = {
             "listeners": [{"address": "127.0.0.1", "port": self.port}],
+            "tls": {"port": self._tls_port, "certificates": [pem], "keys": [pem]},
             "backends": [f"127.0.0.1:{backend_port}"],
             "tracing": {"endpoint": f"http://127.0.0.1:{collector_port}"},
         }
         self.workers = workers
         self.resize(workers)
         super().__init__("load_balancer", [str(binary), "--config", str(self._path)], directory)
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(self.port, self._tls_port)
 
     def resize(self, workers: int) -> None:
         """Takes effect with the next reload."""
