@@ -45,6 +45,19 @@ import Testing
         #expect(made.worker.tlsServer?.certificateNames == [["plan.test"]])
     }
 
+    @Test func bothPortsMayBeWhicheverAreFree() throws {
+        let made = try configuration(["--address", "127.0.0.1", "--port", "0", "--tls-port", "0"] + Self.pair)
+        let first = try Heritage(made, generation: 1)
+        #expect(Set(first.listeners.map(\.address.port)).count == 2)
+        #expect(first.worker.tlsPort == first.listeners[1].address.port)
+        let second = try Heritage(made, generation: 2, sharing: first.listeners)
+        #expect(second.listeners.map(\.address) == first.listeners.map(\.address))
+        #expect(second.worker.tlsPort == first.worker.tlsPort)
+        #expect(PlanText.describe(made).contains("127.0.0.1:0, 127.0.0.1:0 (TLS)\n"))
+        let alone = try configuration(["--tls-port", "82"] + Self.pair)
+        #expect(PlanText.describe(alone).contains(" *:82 (TLS)\n"))
+    }
+
     @Test func aTLSPortAloneIsTheOnlyOne() throws {
         let made = try configuration(["--tls-port", "82"] + Self.pair)
         #expect(made.listenAddresses.map(\.port) == [82])

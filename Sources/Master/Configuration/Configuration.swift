@@ -20,6 +20,8 @@ struct Configuration {
     let listen: ListenAddress
     /// Where HTTPS is served, nil when it is not.
     let tlsListen: ListenAddress?
+    /// Whether `listen` is the place for TLS, and there is no other. Two places with port 0 look the same.
+    let isTLSAlone: Bool
     let workerCount: Int
     /// The CPU of each worker slot; nil when workers are not pinned.
     let pinnedCPUs: [Int32]?
@@ -52,6 +54,7 @@ struct Configuration {
         let tls = try TLSPlan(options)
         tlsListen = tls.listen
         listen = Self.listen(options, tls)
+        isTLSAlone = options.serving.port == nil && tls.listen != nil
         let cpus = surroundings.availableCPUs
         let workerCount = options.serving.workers == 0 ? cpus.count : options.serving.workers
         self.workerCount = workerCount
@@ -70,9 +73,9 @@ struct Configuration {
         worker = try Self.worker(options, tls, isTracing: tracing.exporter != nil, resolve: resolve)
     }
 
-    /// Every place to listen.
+    /// Every place to listen; the one for TLS is the last.
     var listenAddresses: [ListenAddress] {
-        guard let tlsListen, tlsListen != listen else { return [listen] }
+        guard let tlsListen, !isTLSAlone else { return [listen] }
         return [listen, tlsListen]
     }
 

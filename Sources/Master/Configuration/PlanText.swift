@@ -16,7 +16,7 @@ enum PlanText {
             (index == 0 ? "backends" : "", "\(index): \(describe(backend))")
         }
         return [
-            ("listen", configuration.listenAddresses.map { describe($0, configuration) }.joined(separator: ", "))
+            ("listen", places(configuration).joined(separator: ", "))
         ] + certificates(configuration) + [
             ("workers", workers(configuration))
         ] + backends + [
@@ -26,8 +26,9 @@ enum PlanText {
         ]
     }
 
-    private static func describe(_ listen: ListenAddress, _ configuration: Configuration) -> String {
-        listen == configuration.tlsListen ? "\(listen) (TLS)" : "\(listen)"
+    private static func places(_ configuration: Configuration) -> [String] {
+        let places = configuration.listenAddresses.map(\.description)
+        return configuration.tlsListen == nil ? places : places.dropLast() + ["\(places[places.count - 1]) (TLS)"]
     }
 
     private static func certificates(_ configuration: Configuration) -> [(name: String, value: String)] {

@@ -16,7 +16,7 @@ struct TLSPlan {
         server = try Self.server(options.tls)
         client = try Self.client(options)
         warnings = (server?.warnings ?? []) + (client?.warnings ?? [])
-        if let port = options.tls.tlsPort, port == options.serving.port {
+        if let port = options.tls.tlsPort, port == options.serving.port, port > 0 {
             throw .usage("--port and --tls-port are both \(port); give two, or leave --port out to serve only HTTPS")
         }
     }

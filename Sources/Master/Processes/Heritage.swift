@@ -48,7 +48,8 @@ final class Heritage {
         self.tracing = tracing
         var worker = configuration.worker
         if let wanted = configuration.tlsListen {
-            worker.tlsPort = listeners.first { $0.wanted == wanted }?.address.port
+            // The last: where the place for plain HTTP looks the same, it comes before.
+            worker.tlsPort = listeners.last { $0.wanted == wanted }?.address.port
         }
         if let accessLog {
             worker.accessLog = .init(descriptor: accessLog.descriptor, isJSON: configuration.log.format == .json)

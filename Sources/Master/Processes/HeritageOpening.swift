@@ -35,9 +35,13 @@ extension Heritage {
     private static func listeners(
         _ configuration: Configuration, sharing open: [ListenerSet]
     ) throws(StartFailure) -> [ListenerSet] {
-        try configuration.listenAddresses.map { (address) throws(StartFailure) in
-            try listener(address, count: configuration.workerCount, sharing: open)
+        var listeners: [ListenerSet] = []
+        for address in configuration.listenAddresses {
+            // Two places with port 0 look alike; they are told apart by their order.
+            let free = open.filter { set in !listeners.contains { $0 === set } }
+            listeners.append(try listener(address, count: configuration.workerCount, sharing: free))
         }
+        return listeners
     }
 
     private static func listener(

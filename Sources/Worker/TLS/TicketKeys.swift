@@ -10,7 +10,8 @@ import ShmRing
 ///     secret e ──HMAC "next"──► secret e+1 ──► …
 ///        └──HMAC "name", "cipher", "mac"──► keys of e
 ///
-/// Tickets of the epoch before are still opened. Whoever reads a worker's memory learns no key older than that.
+/// Tickets of the epoch before are still opened, so the secret that is kept is the one of that epoch. Whoever reads
+/// the memory of a process that has moved on learns no key older than that.
 /// Unsafe: hands bytes to OpenSSL and wipes them afterwards.
 @safe
 public final class TicketKeys: @unchecked Sendable {
@@ -23,8 +24,11 @@ public final class TicketKeys: @unchecked Sendable {
 
     public static let epochSeconds: UInt64 = 8 * 3600
 
+    /// The one whose keys seal.
     private var epoch: UInt64
+    /// Of `secretEpoch`: the epoch before, or `epoch` itself where nothing was sealed before.
     private var secret: InlineArray<32, UInt8>
+    private var secretEpoch: UInt64
     private(set) var current: Keys
     private(set) var previous: Keys?
 
@@ -39,6 +43,7 @@ public final class TicketKeys: @unchecked Sendable {
     init(secret: InlineArray<32, UInt8>, nowSeconds: UInt64) {
         self.secret = secret
         epoch = nowSeconds / Self.epochSeconds
+        secretEpoch = epoch
         current = Self.keys(of: secret)
     }
 
@@ -48,19 +53,20 @@ public final class TicketKeys: @unchecked Sendable {
         unsafe withUnsafeMutableBytes(of: &previous) { unsafe OPENSSL_cleanse($0.baseAddress!, $0.count) }
     }
 
-    /// What another image of the master needs to go on with the same keys: the epoch, then its secret.
+    /// What another image of the master needs to go on with the same keys: the secret's epoch, then the secret.
     public var exported: [UInt8] {
-        (0..<8).map { UInt8(truncatingIfNeeded: epoch >> (8 * UInt64($0))) } + secret.indices.map { secret[$0] }
+        (0..<8).map { UInt8(truncatingIfNeeded: secretEpoch >> (8 * UInt64($0))) } + secret.indices.map { secret[$0] }
     }
 
     /// Goes on with the keys that `exported` came from. Anything else is left alone.
-    public func adopt(_ exported: [UInt8]) {
+    public func adopt(_ exported: [UInt8], nowSeconds: UInt64 = Clock.realtimeNs() / 1_000_000_000) {
         guard exported.count == 40 else { return }
-        epoch = exported.prefix(8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        secretEpoch = exported.prefix(8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        epoch = secretEpoch
         for index in secret.indices { secret[index] = exported[8 + index] }
         current = Self.keys(of: secret)
         previous = nil
-        advance()
+        advance(nowSeconds: nowSeconds)
     }
 
     /// Moves on to the epoch of the moment. A clock that goes back changes nothing.
@@ -68,12 +74,10 @@ public final class TicketKeys: @unchecked Sendable {
         let wanted = nowSeconds / Self.epochSeconds
         guard wanted > epoch else { return }
         // A clock that jumps ahead by years costs a millisecond, not a minute.
-        let steps = min(wanted - epoch, 10_000)
-        for step in 0..<steps {
-            if step == steps - 1 { previous = Self.keys(of: secret) }
-            secret = Self.derived(secret, "next")
-        }
-        current = Self.keys(of: secret)
+        for _ in 0..<min(wanted - 1 - secretEpoch, 10_000) { secret = Self.derived(secret, "next") }
+        secretEpoch = wanted - 1
+        previous = Self.keys(of: secret)
+        current = Self.keys(of: Self.derived(secret, "next"))
         epoch = wanted
     }
 

@@ -50,6 +50,34 @@ import Testing
         #expect(name(new) == name(old), "nonsense is left alone")
     }
 
+    @Test(arguments: 0...3)
+    func ticketsOfTheEpochBeforeSurviveAnotherImage(epochsInOldImage: UInt64) {
+        let old = keys(atEpoch: 10)
+        var names = [name(old)]
+        for epoch in 0..<epochsInOldImage {
+            old.advance(nowSeconds: (11 + epoch) * Self.epoch)
+            names.append(name(old))
+        }
+        let new = TicketKeys()
+        new.adopt(old.exported, nowSeconds: (10 + epochsInOldImage) * Self.epoch + 7)
+        #expect(knows(new, names.removeLast()) == false)
+        if let before = names.popLast() { #expect(knows(new, before) == true) }
+        if let olderStill = names.popLast() { #expect(knows(new, olderStill) == nil) }
+    }
+
+    @Test func workersForkedDaysApartAgree() {
+        let master = keys(atEpoch: 10)
+        let early = keys(atEpoch: 10)
+        master.advance(nowSeconds: 16 * Self.epoch)
+        let late = TicketKeys(secret: Self.secret, nowSeconds: 0)
+        late.adopt(master.exported, nowSeconds: 17 * Self.epoch)
+        early.advance(nowSeconds: 17 * Self.epoch)
+        #expect(name(late) == name(early))
+        master.advance(nowSeconds: 17 * Self.epoch)
+        #expect(name(master) == name(early))
+        #expect(master.exported == late.exported && late.exported == early.exported)
+    }
+
     @Test func everySecretIsAnother() {
         #expect(name(TicketKeys()) != name(TicketKeys()))
     }
