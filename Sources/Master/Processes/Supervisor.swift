@@ -33,6 +33,7 @@ struct Supervisor: ~Copyable {
     private var watched: [UInt64: (fleet: Fleet, child: ChildProcess)] = [:]
     private var nextSerial: UInt64 = 0
     private var nextWatchNs: UInt64 = .max
+    private var nextTicketsNs: UInt64 = 0
     var preflight: Preflight?
     private var exitStatus: Int32?
 
@@ -94,7 +95,8 @@ struct Supervisor: ~Copyable {
     /// Until something wants to be called, rounded up so that it is not called too early.
     private var timeoutMs: Int32 {
         let wishes = [state.wakeAtNs, duties.wakeAtNs] + fleets.values.map(\.wakeAtNs)
-        let wakeAtNs = (wishes.compactMap(\.self) + [nextWatchNs]).min() ?? .max
+        let rhythms = [nextWatchNs, servesTLS ? nextTicketsNs : .max]
+        let wakeAtNs = (wishes.compactMap(\.self) + rhythms).min() ?? .max
         guard wakeAtNs < .max else { return -1 }
         let nowNs = Clock.monotonicNs()
         guard wakeAtNs > nowNs else { return 0 }
@@ -108,6 +110,7 @@ struct Supervisor: ~Copyable {
         }
         perform(state.timePassed(nowNs: nowNs))
         watchWorkers(nowNs: nowNs)
+        moveTicketsOn(nowNs: nowNs)
         doDuties(nowNs: nowNs)
     }
 
@@ -129,6 +132,15 @@ struct Supervisor: ~Copyable {
         for fleet in fleets.values { fleet.watchWorkers(nowNs: nowNs, logger) }
         let period = fleets.values.compactMap(\.watchdog.periodNs).min()
         nextWatchNs = period.map { nowNs + $0 } ?? .max
+    }
+
+    private var servesTLS: Bool { fleets.values.contains { $0.heritage.worker.tlsServer != nil } }
+
+    /// Workers keep no key of long ago; neither does the process that they are forked from.
+    private mutating func moveTicketsOn(nowNs: UInt64) {
+        guard servesTLS, nowNs >= nextTicketsNs else { return }
+        TLSPlan.tickets.advance()
+        nextTicketsNs = nowNs + TicketKeys.epochSeconds * 1_000_000_000 / 16
     }
 
     // MARK: Events
