@@ -72,6 +72,48 @@ def test_a_certificate_that_cannot_be_used_keeps_the_old_one(stage: Stage, autho
     assert names(front) == ["a.test", "first.test"]
 
 
+def test_a_renewed_certificate_is_noticed(stage: Stage, authority: Authority) -> None:
+    """Without a configuration file too, and once both halves are there."""
+    certificate = replaceable(authority, stage.folder())
+    front = Front(stage, stage.backend(), authority, *certificate.server_flags, "--watch-config")
+    front.balancer.expects_deaths = True
+    for name in ("second", "third"):
+        renew(authority, certificate, name)
+        wait_until(lambda name=name: names(front) == ["a.test", f"{name}.test"], f"the {name} certificate")
+
+
+def test_half_of_a_renewal_changes_nothing(stage: Stage, authority: Authority) -> None:
+    certificate = replaceable(authority, stage.folder())
+    front = Front(stage, stage.backend(), authority, *certificate.server_flags, "--watch-config")
+    front.balancer.expects_deaths = True
+    made = authority.issue("DNS:a.test", "DNS:second.test", file="second_half")
+    shutil.copy(made.path, certificate.path)
+    wait_until(lambda: "reload failed" in front.balancer.log(), "the attempt")
+    assert names(front) == ["a.test", "first.test"]
+    shutil.copy(made.key, certificate.key)
+    wait_until(lambda: names(front) == ["a.test", "second.test"], "the new certificate")
+
+
+def test_a_drained_connection_ends_with_close_notify(stage: Stage, authority: Authority) -> None:
+    """Without it a client cannot tell an end from an attacker's (RFC 8446 §6.1)."""
+    certificate = replaceable(authority, stage.folder())
+    front = Front(stage, stage.backend(), authority, *certificate.server_flags, "--log-level", "debug")
+    idle, served = (stage.keep(front.connect()) for _ in range(2))
+    for client in (idle, served):
+        session_of(client).suppress_ragged_eofs = False
+        client.send(message.request("/"))
+        assert not client.receive_response().closes
+    front.balancer.signal(signal.SIGTERM)
+    wait_until(lambda: "msg=draining" in front.balancer.log(), "the end to begin")
+    served.send(message.request("/crossing"))
+    assert served.receive_response().closes
+    for client in (idle, served):
+        assert session_of(client).recv(100) == b""
+    idle.close()
+    served.close()
+    assert front.balancer.wait_for_exit() == 0
+
+
 def test_no_request_is_lost(stage: Stage, authority: Authority) -> None:
     certificate = replaceable(authority, stage.folder())
     front = Front(stage, stage.backend(), authority, *certificate.server_flags, workers=2)

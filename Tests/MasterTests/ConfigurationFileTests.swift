@@ -176,9 +176,9 @@ func load(
         let text = "{\(backends), lifecycle: {watch_config: true, pid_file: '/run/lb.pid', \(who)}}"
         let made = try load(text)
         #expect(made.service.pidFile == "/run/lb.pid")
-        #expect(made.service.watched == .init(path: "/etc/lb.json", text: text))
+        #expect(made.service.watched == [WatchedFile(path: "/etc/lb.json", text: text)])
         #expect(made.credentials?.user == getuid() && made.credentials?.group == getgid())
-        #expect(try load(text, ["--no-watch-config"]).service.watched == nil)
+        #expect(try load(text, ["--no-watch-config"]).service.watched == [])
     }
 
     @Test func watchingNeedsAFile() {

@@ -9,7 +9,7 @@ import Testing
 
     /// A watch on `lb.json` with the text "one", past the look that it takes at first.
     private func watch(_ name: String = "lb.json") throws -> ConfigurationWatch {
-        let watch = try ConfigurationWatch(path: folder.file(name), text: "one", nowNs: 0)
+        let watch = try ConfigurationWatch([WatchedFile(path: folder.file(name), text: "one")], nowNs: 0)
         #expect(!settles(watch))
         return watch
     }
@@ -92,7 +92,7 @@ import Testing
 
     @Test func aChangeBeforeTheWatchIsNoticed() throws {
         folder.write("two", to: "lb.json")
-        #expect(settles(try ConfigurationWatch(path: folder.file("lb.json"), text: "one", nowNs: 0)))
+        #expect(settles(try ConfigurationWatch([WatchedFile(path: folder.file("lb.json"), text: "one")], nowNs: 0)))
     }
 
     @Test func aFolderThatIsReplacedIsFollowedByItsName() throws {
@@ -111,7 +111,44 @@ import Testing
         #expect(settles(watch))
     }
 
+    @Test func severalFilesInSeveralFoldersAreWatchedByOne() throws {
+        folder.makeFolder("tls")
+        let names = ["lb.json", "tls/key", "tls/certificate"]
+        for name in names { folder.write("one", to: name) }
+        let watch = try ConfigurationWatch(names.map { WatchedFile(path: folder.file($0)) }, nowNs: 0)
+        #expect(!settles(watch))
+        for name in names {
+            folder.write("two", to: name)
+            #expect(settles(watch))
+            #expect(!settles(watch))
+        }
+        folder.write("three", to: "tls/key")
+        folder.write("three", to: "tls/certificate")
+        #expect(settles(watch))
+        #expect(!settles(watch), "both are one change")
+    }
+
+    @Test func otherFilesMayBeFollowedLater() throws {
+        for name in ["old", "new"] {
+            folder.makeFolder(name)
+            folder.write("one", to: "\(name)/file")
+        }
+        let watch = try ConfigurationWatch([WatchedFile(path: folder.file("old/file"))], nowNs: 0)
+        #expect(!settles(watch))
+        let file = WatchedFile(path: folder.file("new/file"))
+        folder.write("two", to: "new/file")
+        watch.follow([file], nowNs: 0)
+        #expect(settles(watch), "it changed between the reading and the watch")
+        folder.write("two", to: "old/file")
+        #expect(!settles(watch))
+        folder.write("three", to: "new/file")
+        watch.follow([WatchedFile(path: folder.file("new/file"))], nowNs: 0)
+        #expect(!settles(watch), "somebody has read it")
+    }
+
     @Test func aFolderThatIsNotThereCannotBeWatched() {
-        #expect(throws: Errno(ENOENT)) { try ConfigurationWatch(path: "/nowhere/lb.json", text: "", nowNs: 0) }
+        #expect(throws: Errno(ENOENT)) {
+            try ConfigurationWatch([WatchedFile(path: "/nowhere/lb.json", text: "")], nowNs: 0)
+        }
     }
 }

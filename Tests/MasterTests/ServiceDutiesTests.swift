@@ -76,8 +76,8 @@ import Testing
 
     @Test func aChangeOfTheFileAsksForAReloadUnlessOneHasReadIt() throws {
         folder.write("one", to: "lb.json")
-        let watched = ServicePolicy.Watched(path: folder.file("lb.json"), text: "one")
-        let (duties, _) = try duties(ServicePolicy(watched: watched))
+        let watched = WatchedFile(path: folder.file("lb.json"), text: "one")
+        let (duties, _) = try duties(ServicePolicy(watched: [watched]))
         func settles() throws -> Bool {
             _ = pass(duties, .starting)
             return pass(duties, .starting, nowNs: try #require(duties.wakeAtNs))
@@ -86,12 +86,12 @@ import Testing
         folder.write("two", to: "lb.json")
         #expect(try settles())
         folder.write("three", to: "lb.json")
-        duties.configurationRead("three")
+        duties.configurationRead([WatchedFile(path: watched.path, text: "three")], nowNs: 1000)
         #expect(try !settles())
     }
 
     @Test func aFolderThatIsNotThereIsAFailureOfTheStart() {
-        let watched = ServicePolicy.Watched(path: "/nowhere/lb.json", text: "")
+        let watched = [WatchedFile(path: "/nowhere/lb.json", text: "")]
         let error = #expect(throws: StartFailure.self) { try duties(ServicePolicy(watched: watched)) }
         #expect(error?.message.contains("/nowhere/lb.json") == true)
     }

@@ -50,6 +50,8 @@ struct Configuration {
     init(
         _ options: CommandLineOptions, _ surroundings: Surroundings, fileText: String? = nil, resolve: Resolver
     ) throws(StartFailure) {
+        // First: what changes while it is read is noticed afterwards.
+        service = try Self.service(options, fileText: fileText)
         let tracing = try TracingPlan(options.tracing, surroundings)
         let tls = try TLSPlan(options)
         tlsListen = tls.listen
@@ -66,7 +68,6 @@ struct Configuration {
         lifecycle = Self.lifecycle(options.lifecycle)
         warnings = tracing.warnings + tls.warnings
         isCheck = options.check
-        service = try Self.service(options, fileText: fileText)
         credentials = try Credentials(user: options.lifecycle.user, group: options.lifecycle.group)
         configPath = options.config
         self.fileText = fileText
@@ -166,10 +167,12 @@ struct Configuration {
         _ options: CommandLineOptions, fileText: String?
     ) throws(StartFailure) -> ServicePolicy {
         guard options.lifecycle.watchConfig else { return ServicePolicy(pidFile: options.lifecycle.pidFile) }
-        guard let path = options.config, let fileText else {
+        var watched = TLSPlan.paths(options).map { WatchedFile(path: $0) }
+        if let path = options.config, let fileText { watched.append(WatchedFile(path: path, text: fileText)) }
+        guard !watched.isEmpty else {
             throw .usage("--watch-config has nothing to watch; add --config FILE, or leave it out")
         }
-        return ServicePolicy(pidFile: options.lifecycle.pidFile, watched: .init(path: path, text: fileText))
+        return ServicePolicy(pidFile: options.lifecycle.pidFile, watched: watched)
     }
 
     private static func pool(_ options: UpstreamOptions) -> WorkerConfiguration.PoolLimits {

@@ -2,11 +2,6 @@
 struct ServicePolicy: Equatable, Sendable {
     /// The file that names the master while it serves.
     var pidFile: String?
-    /// The configuration file that is watched, and the text that is in force; nil: nobody watches.
-    var watched: Watched?
-
-    struct Watched: Equatable, Sendable {
-        var path: String
-        var text: String
-    }
+    /// The files that are watched, as they are in force; empty: nobody watches.
+    var watched: [WatchedFile] = []
 }

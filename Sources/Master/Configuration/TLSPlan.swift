@@ -21,6 +21,13 @@ struct TLSPlan {
         }
     }
 
+    /// Every file that is read for TLS.
+    static func paths(_ options: CommandLineOptions) -> [String] {
+        let (server, client) = (options.tls, options.upstreamTLS)
+        let single = [server.clientCa, client.upstreamCa, client.upstreamCert, client.upstreamKey]
+        return server.tlsCert + server.tlsKey + server.tlsOcsp + single.compactMap(\.self)
+    }
+
     private static func server(_ options: TLSOptions) throws(StartFailure) -> TLSServer? {
         guard options.tlsPort != nil else {
             if !options.tlsCert.isEmpty || !options.tlsKey.isEmpty || options.clientCa != nil {

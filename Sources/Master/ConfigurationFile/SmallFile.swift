@@ -9,6 +9,15 @@ enum SmallFile {
     /// - Returns: The file's text.
     /// - Throws: What is wrong with it, as the end of a sentence that begins with its path.
     static func text(_ path: String) throws(BadValue) -> String {
+        var bytes: [UInt8] = []
+        try unsafe forEachPiece(path) { piece in unsafe bytes += piece }
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw BadValue("is not UTF-8 text") }
+        return text
+    }
+
+    /// Reads a file and keeps nothing of it in memory.
+    /// - Throws: As `text`.
+    static func forEachPiece(_ path: String, _ body: (UnsafeRawBufferPointer) -> Void) throws(BadValue) {
         // Not to wait for whoever might open the other end of a FIFO.
         let raw = unsafe Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard raw >= 0 else { throw BadValue("cannot be read: \(Errno.last)") }
@@ -17,20 +26,22 @@ enum SmallFile {
         guard unsafe fstat(file.rawValue, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             throw BadValue("cannot be read: it is not a regular file")
         }
-        let bytes = try bytes(of: file)
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw BadValue("is not UTF-8 text") }
-        return text
+        try unsafe forEachPiece(of: file, body)
     }
 
-    private static func bytes(of file: borrowing FileDescriptor) throws(BadValue) -> [UInt8] {
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 64 * 1024)
-        while bytes.count <= bytesMax {
-            let count = unsafe read(file.rawValue, &chunk, chunk.count)
+    private static func forEachPiece(
+        of file: borrowing FileDescriptor, _ body: (UnsafeRawBufferPointer) -> Void
+    ) throws(BadValue) {
+        var piece = [UInt8](repeating: 0, count: 64 * 1024)
+        defer { unsafe piece.withUnsafeMutableBytes { unsafe explicit_bzero($0.baseAddress!, $0.count) } }
+        var total = 0
+        while total <= bytesMax {
+            let count = unsafe read(file.rawValue, &piece, piece.count)
             if count < 0 && errno == EINTR { continue }
             guard count >= 0 else { throw BadValue("cannot be read: \(Errno.last)") }
-            guard count > 0 else { return bytes }
-            bytes += chunk.prefix(count)
+            guard count > 0 else { return }
+            unsafe piece.withUnsafeBytes { unsafe body(UnsafeRawBufferPointer(rebasing: $0.prefix(count))) }
+            total += count
         }
         throw BadValue("is larger than \(BytesText.format(bytesMax)); a configuration is not")
     }

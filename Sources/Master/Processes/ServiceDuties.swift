@@ -2,7 +2,7 @@ import Logging
 import ShmRing
 
 /// What the master owes to its surroundings besides looking after its children: it tells the service manager how
-/// it fares, keeps the pid file, reaps orphans as PID 1, and watches the configuration file. Each only where it is
+/// it fares, keeps the pid file, reaps orphans as PID 1, and watches the configuration file and those that it names. Each only where it is
 /// asked for.
 ///
 /// The loop watches `descriptors` (what is readable is read in `timePassed`, so the event itself says nothing),
@@ -42,14 +42,16 @@ final class ServiceDuties {
         } catch {
             throw .runTime("cannot receive SIGCHLD: \(error); raise the limit of open files (ulimit -n)")
         }
-        watch = try policy.watched.map { (file) throws(StartFailure) in try Self.watch(file, nowNs: nowNs) }
+        watch = try Self.watch(policy.watched, nowNs: nowNs)
     }
 
-    private static func watch(_ file: ServicePolicy.Watched, nowNs: UInt64) throws(StartFailure) -> ConfigurationWatch {
+    private static func watch(_ files: [WatchedFile], nowNs: UInt64) throws(StartFailure) -> ConfigurationWatch? {
+        guard !files.isEmpty else { return nil }
         do throws(Errno) {
-            return try ConfigurationWatch(path: file.path, text: file.text, nowNs: nowNs)
+            return try ConfigurationWatch(files, nowNs: nowNs)
         } catch {
-            throw .runTime("cannot watch the folder of \(file.path): \(error); leave --watch-config out")
+            let folders = Set(files.map(\.folder)).sorted().joined(separator: ", ")
+            throw .runTime("cannot watch \(folders): \(error); leave --watch-config out")
         }
     }
 
@@ -60,7 +62,7 @@ final class ServiceDuties {
     var wakeAtNs: UInt64? { [rhythm.wakeAtNs, watch?.wakeAtNs].compactMap(\.self).min() }
 
     /// - Parameter isOwn: Whether the master itself waits for this child.
-    /// - Returns: Whether the configuration file has changed, so that a reload is due.
+    /// - Returns: Whether the configuration file has changed, or one that it names, so that a reload is due.
     func timePassed(_ stage: Stage, nowNs: UInt64, _ logger: Logger, isOwn: (_ pid: Int32) -> Bool) -> Bool {
         if stage != self.stage { move(to: stage, nowNs: nowNs, logger) }
         if rhythm.isDue(nowNs: nowNs) { notifier?.watchdog() }
@@ -70,9 +72,9 @@ final class ServiceDuties {
         return watch?.changed(nowNs: nowNs) ?? false
     }
 
-    /// A reload has read this text: it is no change any more.
-    func configurationRead(_ text: String?) {
-        if let text { watch?.note(text) }
+    /// A reload has read these files: what they say is no change any more.
+    func configurationRead(_ files: [WatchedFile], nowNs: UInt64) {
+        if !files.isEmpty { watch?.follow(files, nowNs: nowNs) }
     }
 
     /// At an orderly end.

@@ -76,7 +76,7 @@ extension Supervisor {
     mutating func openCandidate() {
         do throws(StartFailure) {
             let configuration = try launch.configuration()
-            duties.configurationRead(configuration.fileText)
+            duties.configurationRead(configuration.service.watched, nowNs: Clock.monotonicNs())
             let open = fleets.values.sorted { $0.generation > $1.generation }.flatMap(\.heritage.listeners)
             let heritage = try Heritage(configuration, generation: newestGeneration + 1, sharing: open)
             try heritage.openInboxes()

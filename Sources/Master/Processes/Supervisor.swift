@@ -117,7 +117,7 @@ struct Supervisor: ~Copyable {
     private mutating func doDuties(nowNs: UInt64) {
         let own = Set(fleets.values.flatMap { $0.children.values.map(\.pid) } + [preflight?.pid].compactMap(\.self))
         if duties.timePassed(stage, nowNs: nowNs, logger, isOwn: own.contains) {
-            requestReload(.inPlace, reason: "the configuration file has changed")
+            requestReload(.inPlace, reason: "the configuration has changed, or a file that it names")
         }
     }
 
