@@ -41,6 +41,7 @@ def test_request_that_crosses_the_drain_is_answered(stage: Stage) -> None:
     response = client.receive_response()
     assert response.text == "/crossing" and response.closes
     client.expect_end()
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 
@@ -93,6 +94,7 @@ def test_slow_head_is_waited_for(stage: Stage) -> None:
     client.send(data[20:])
     response = client.receive_response()
     assert response.text == "/slow" and response.closes
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 
@@ -108,6 +110,7 @@ def test_new_connections_are_left_to_the_listener(stage: Stage) -> None:
     assert len(backend.requests) == 1
     answering.go.set()
     assert client.receive_response().closes
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 
@@ -133,6 +136,7 @@ def test_slow_reader_gets_its_whole_response(stage: Stage) -> None:
     backend.wait_for_requests(1)
     begin_drain(balancer)
     assert client.receive_response().body == body
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 
@@ -147,6 +151,7 @@ def test_what_ran_when_the_drain_began_says_so(stage: Stage) -> None:
     begin_drain(balancer)
     answering.go.set()
     assert client.receive_response().body == b"finished"
+    client.close()
     assert balancer.wait_for_exit() == 0
     (tree,) = collector.wait_for_trees(1)
     tree.assert_sound()

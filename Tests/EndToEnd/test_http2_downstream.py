@@ -423,6 +423,7 @@ def test_drain_says_goodbye_in_two_steps_and_finishes_streams(stage: Stage) -> N
     may_answer.set()
     assert client.answer(stream).body == b"/in-flight"
     client.wait_for_end()
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 
@@ -433,6 +434,7 @@ def test_drain_closes_an_idle_connection(stage: Stage) -> None:
     balancer.signal(signal.SIGTERM)
     client.wait_for_end()
     assert [goaway.last_stream_id for goaway in client.goaways] == [2**31 - 1, 1]
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 

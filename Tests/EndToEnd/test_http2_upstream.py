@@ -240,6 +240,7 @@ def test_nghttpd_serves_files(stage: Stage) -> None:
     folder = stage.folder()
     content = os.urandom(3_000_000)
     (folder / "file").write_bytes(content)
+    (folder / "small").write_bytes(content[:1000])
     port = free_port()
     process = subprocess.Popen(
         ["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={folder}", str(port)],
@@ -251,7 +252,7 @@ def test_nghttpd_serves_files(stage: Stage) -> None:
         balancer = stage.balancer([f"h2c://127.0.0.1:{port}"])
         assert balancer.get("/file").body == content
         report = subprocess.run(
-            ["h2load", "-n", "2000", "-c", "4", "-m", "16", f"http://127.0.0.1:{balancer.port}/file?{1}"],
+            ["h2load", "-n", "2000", "-c", "4", "-m", "16", f"http://127.0.0.1:{balancer.port}/small"],
             check=True,
             capture_output=True,
             text=True,

@@ -273,6 +273,7 @@ def test_drain_finishes_what_is_in_flight(stage: Stage, number: signal.Signals) 
     response = client.receive_response()
     assert response.body == b"finished" and response.closes
     client.expect_end()
+    client.close()
     assert balancer.wait_for_exit() == 0
     assert not any(map(processes.is_alive, children))
     assert len(collector.wait_for_trees(1)) == 1
@@ -355,6 +356,7 @@ def test_drain_finishes_an_upload(stage: Stage) -> None:
     assert client.is_silent_for(0.2)
     client.send(b"half.")
     assert client.receive_response().text == "/up"
+    client.close()
     assert balancer.wait_for_exit() == 0
 
 

@@ -428,4 +428,5 @@ def test_drain_finishes_what_runs(stage: Stage, authority: Authority, certificat
     front.balancer.signal(signal.SIGTERM)
     connection.send(message.response(b"late"))
     assert client.receive_response().body == b"late"
+    client.close()
     assert front.balancer.wait_for_exit() == 0
