@@ -58,8 +58,8 @@ final class TLSSession: Transport {
     private var silentMessages = 0
     /// A record as large as it may be, and what is read ahead of it.
     private static let silentBytesMax = 3 * recordBytesMax
-    /// Key updates and tickets in a row.
-    private static let silentMessagesMax = 32
+    /// Steps that key updates and tickets in a row take, a few each.
+    private static let silentMessagesMax = 96
     /// Records that one receive reads, so that small ones keep nobody else waiting.
     private static let recordsPerReceive = 64
 
