@@ -16,11 +16,10 @@ import Testing
             guard let buffer = text.room(piece, buffers) else { break }
             buffer.append(bytes.span)
             capacity = max(capacity, buffer.capacity)
-            while buffer.readableBytes > waiting {
-                isIntact = isIntact && buffer.readable[0] == bytes[taken % piece]
-                buffer.consume(1)
-                taken += 1
-            }
+            isIntact = isIntact && buffer.readable[0] == bytes[taken % piece]
+            let surplus = max(0, buffer.readableBytes - waiting)
+            buffer.consume(surplus)
+            taken += surplus
         }
         return (capacity, isIntact)
     }

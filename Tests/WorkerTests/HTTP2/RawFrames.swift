@@ -2,7 +2,9 @@
 
 /// What a client writes, frame by frame, right or wrong.
 enum RawFrames {
-    static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + frame(.settings)
+    static let preface =
+        Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + frame(.settings)
+        + frame(.settings, flags: ack)
 
     enum Kind: UInt8 {
         case data, headers, priority, reset, settings, pushPromise, ping, goaway, windowUpdate, continuation
@@ -54,9 +56,11 @@ final class RawServer {
         flush()
     }
 
+    private let frames = ByteBuffer(capacity: 1 << 17)
+
     private func flush() {
         while true {
-            let frames = ByteBuffer(capacity: 1 << 17)
+            frames.reset()
             let isDry = session.write(to: frames)
             written += frames.bytes
             look()
