@@ -5,6 +5,7 @@
 // The sockets are real and small, so that records wait half written. FUZZ_CERTIFICATE names a certificate and its key,
 // without their endings. Unsafe: socket calls.
 
+import CShims
 import Glibc
 import ShmRing
 
@@ -174,15 +175,15 @@ private final class Wire {
 
     private func carry(_ source: Int32, _ sink: Int32, _ count: Int) {
         var piece = [UInt8](repeating: 0, count: min(count, 65536))
-        let peeked = unsafe recv(source, &piece, piece.count, Int32(MSG_PEEK.rawValue))
+        let peeked = unsafe recv(source, &piece, piece.count, Int32(MSG_PEEK))
         guard peeked > 0 else { return }
-        let taken = unsafe Glibc.send(sink, piece, peeked, Int32(MSG_NOSIGNAL.rawValue))
+        let taken = unsafe Glibc.send(sink, piece, peeked, Int32(MSG_NOSIGNAL))
         guard taken > 0 else { return }
         _ = unsafe recv(source, &piece, taken, 0)
     }
 
     private func write(_ bytes: [UInt8], to descriptor: Int32) {
-        _ = unsafe Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL.rawValue))
+        _ = unsafe Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
     }
 
     private func drain(_ descriptor: Int32) {

@@ -11,7 +11,7 @@ import Testing
     private func flood(_ server: RawServer, upTo countMax: Int = 100_000, _ piece: (Int) -> [UInt8]) -> Int {
         for index in 0..<countMax {
             server.feed(piece(index))
-            if server.session.patience.exhausted != nil || server.session.isDead { return index }
+            if server.session.patience.exhausted != nil || server.session.isFinished { return index }
         }
         return countMax
     }
@@ -74,8 +74,14 @@ import Testing
         #expect(server.isCalmed)
     }
 
-    @Test func streamsOverTheLimit() {
+    @Test func streamsOverALimitThatIsKnown() {
         let server = RawServer()
+        #expect(flood(server) { index in Frames.request(2 * index + 1, ends: false) } == 128)
+        #expect(server.goaways == [1])
+    }
+
+    @Test func streamsOverTheLimit() {
+        let server = RawServer(acknowledges: false)
         let count = flood(server) { index in Frames.request(2 * index + 1, ends: false) }
         #expect((1100...1300).contains(count))
         #expect(server.isCalmed)
@@ -119,7 +125,7 @@ import Testing
         server.feed(Frames.request(1, ends: false))
         server.arrived[0].close(isReset: false)
         server.feed([])
-        for number in 1..<200 { server.feed(Frames.request(2 * number + 1)) }
+        for number in 1..<100 { server.feed(Frames.request(2 * number + 1)) }
         server.feed(Frames.frame(.headers, flags: 5, stream: 1, [0x00, 0x01, 0x74, 0x01, 0x31]))
         #expect(server.goaways.isEmpty)
     }
@@ -166,7 +172,7 @@ import Testing
     @Test func trailersOnAStreamThatWasRefused() {
         var limits = HTTP2Context.Limits()
         limits.streamsMax = 2
-        let server = RawServer(HTTP2Context(limits, BufferPool()))
+        let server = RawServer(HTTP2Context(limits, BufferPool()), acknowledges: false)
         for number in 0..<4 { server.feed(Frames.request(2 * number + 1, ends: false)) }
         server.feed(Frames.frame(.reset, stream: 1, Frames.number(8)))
         server.feed(Frames.request(9))

@@ -4,7 +4,6 @@
 enum RawFrames {
     static let preface =
         Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + frame(.settings)
-        + frame(.settings, flags: ack)
 
     enum Kind: UInt8 {
         case data, headers, priority, reset, settings, pushPromise, ping, goaway, windowUpdate, continuation
@@ -39,9 +38,10 @@ final class RawServer {
     private(set) var written: [UInt8] = []
     var answers = false
 
-    init(_ context: HTTP2Context = HTTP2Context(.init(), BufferPool())) {
+    /// - Parameter acknowledges: The client says that it knows the server's settings.
+    init(_ context: HTTP2Context = HTTP2Context(.init(), BufferPool()), acknowledges: Bool = true) {
         session = HTTP2Session(.server, context)
-        feed(RawFrames.preface)
+        feed(RawFrames.preface + (acknowledges ? RawFrames.frame(.settings, flags: RawFrames.ack) : []))
     }
 
     deinit {
