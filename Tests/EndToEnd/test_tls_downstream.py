@@ -228,6 +228,27 @@ def test_key_updates(stage: Stage, authority: Authority, certificate: Certificat
         client.wait_for(f"/{number}".encode())
 
 
+def test_key_updates_without_data_are_bounded(stage: Stage, authority: Authority, certificate: Certificate) -> None:
+    front = Front(stage, stage.backend(), authority, *certificate.server_flags)
+    client = stage.keep(Typist(front.port, "-tls1_3"))
+    client.wait_for(b"Verif")
+    with pytest.raises((AssertionError, OSError)):
+        for _ in range(100):
+            client.type("K\n")
+            client.wait_for(b"KEYUPDATE")
+            client.output = b""
+
+
+def test_alert_arrives_though_more_was_sent(stage: Stage, authority: Authority, certificate: Certificate) -> None:
+    front = Front(stage, stage.backend(), authority, *certificate.server_flags)
+    with socket.create_connection(("127.0.0.1", front.port), 20) as client:
+        client.sendall(b"\x16\x03\x01\0\4\x63\0\0\0" + bytes(100_000))
+        received = b""
+        while data := client.recv(65536):
+            received += data
+    assert received[:3] == b"\x15\x03\x03" and len(received) == 7
+
+
 def test_renegotiation_is_refused(stage: Stage, authority: Authority, certificate: Certificate) -> None:
     front = Front(stage, stage.backend(), authority, *certificate.server_flags)
     client = stage.keep(Typist(front.port, "-tls1_2"))

@@ -44,6 +44,7 @@ static inline void *lb_ssl_ctx_owner(const SSL_CTX *ctx) { return SSL_CTX_get_ap
 static inline void lb_ssl_set_owner(SSL *ssl, void *owner) { SSL_set_app_data(ssl, owner); }
 static inline void *lb_ssl_owner(const SSL *ssl) { return SSL_get_app_data(ssl); }
 
+typedef void (*lb_ssl_info_callback)(const SSL *ssl, int place, int result);
 typedef int (*lb_ssl_name_callback)(SSL *ssl, int *alert, void *argument);
 static inline void lb_ssl_ctx_set_name_callback(SSL_CTX *ctx, lb_ssl_name_callback callback) {
     SSL_CTX_set_tlsext_servername_callback(ctx, callback);

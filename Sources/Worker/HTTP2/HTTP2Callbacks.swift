@@ -7,9 +7,11 @@ import CShims
 /// called after libnghttp2 has closed them and outside of every callback.
 enum HTTP2Callbacks {
     static func install(on callbacks: OpaquePointer) {
+        unsafe nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, frameBegins)
         unsafe nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, blockBegan)
         unsafe nghttp2_session_callbacks_set_on_header_callback(callbacks, blockField)
         unsafe nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, invalidField)
+        unsafe nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, invalidFrame)
         unsafe nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frameReceived)
         unsafe nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, dataReceived)
         unsafe nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, streamClosed)
@@ -32,6 +34,15 @@ private func stream(_ raw: OpaquePointer?, _ id: Int32) -> HTTP2Stream? {
     return unsafe Unmanaged<HTTP2Stream>.fromOpaque(context).takeUnretainedValue()
 }
 
+private func frameBegins(
+    _ raw: OpaquePointer?, _ head: UnsafePointer<nghttp2_frame_hd>?, _ context: UnsafeMutableRawPointer?
+) -> Int32 {
+    guard let head = unsafe head, unsafe head.pointee.type == UInt8(NGHTTP2_HEADERS.rawValue) else { return 0 }
+    let session = unsafe session(context)
+    if !session.leftOutIDs.isEmpty { unsafe session.headersBegin(head.pointee.stream_id) }
+    return 0
+}
+
 private func blockBegan(
     _ raw: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
@@ -48,10 +59,10 @@ private func blockField(
     _ raw: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ name: UnsafePointer<UInt8>?, _ nameCount: Int,
     _ value: UnsafePointer<UInt8>?, _ valueCount: Int, _ flags: UInt8, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
-    unsafe session(context).blockField(
+    let goesOn = unsafe session(context).blockField(
         UnsafeBufferPointer(start: name, count: nameCount).span,
         UnsafeBufferPointer(start: value, count: valueCount).span)
-    return 0
+    return goesOn ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 
 /// A field that libnghttp2 would leave out silently: the message is malformed (RFC 9113 §8.2.1).
@@ -62,7 +73,24 @@ private func invalidField(
     guard let frame = unsafe frame else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
     unsafe nghttp2_submit_rst_stream(
         raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), frame.pointee.hd.stream_id, HTTP2ErrorCode.protocolError.rawValue)
+    unsafe session(context).blockRefused(frame.pointee.hd.stream_id)
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
+}
+
+/// A frame for which libnghttp2 resets its stream or ends the connection.
+private func invalidFrame(
+    _ raw: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ error: Int32, _ context: UnsafeMutableRawPointer?
+) -> Int32 {
+    guard let frame = unsafe frame, unsafe frame.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue) else { return 0 }
+    let id = unsafe frame.pointee.hd.stream_id
+    let session = unsafe session(context)
+    // One over the limit, which gets no object.
+    if unsafe stream(raw, id) == nil {
+        session.patience.streamSpoiled()
+        session.lastRequestID = max(session.lastRequestID, id)
+    }
+    session.blockRefused(id)
+    return 0
 }
 
 private func frameReceived(
@@ -74,12 +102,13 @@ private func frameReceived(
     let isAck = head.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0
     let session = unsafe session(context)
     switch nghttp2_frame_type(UInt32(head.type)) {
-    case NGHTTP2_HEADERS: session.blockEnded(endsStream: endsStream)
+    case NGHTTP2_HEADERS: session.blockEnded(endsStream: endsStream, frameBytes: head.length)
     case NGHTTP2_DATA:
         unsafe session.dataFrameEnded(stream(raw, head.stream_id), bytes: head.length, endsStream: endsStream)
     case NGHTTP2_SETTINGS where !isAck: session.settingsReceived()
     case NGHTTP2_RST_STREAM: unsafe stream(raw, head.stream_id)?.wasResetByPeer = true
     case NGHTTP2_PING where isAck: session.pingAcknowledged()
+    case NGHTTP2_PING: session.patience.charge(HTTP2Patience.pingBytes)
     case NGHTTP2_GOAWAY:
         let goaway = unsafe frame.pointee.goaway
         unsafe session.goawayReceived(
@@ -124,6 +153,7 @@ private func readData(
         return count
     }
     guard let taken else { return Int(NGHTTP2_ERR_DEFERRED.rawValue) }
+    unsafe session(context).patience.dataSent(taken.bytes)
     if taken.isLast {
         unsafe flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
         if !stream.trailersToSend.isEmpty, unsafe session(context).submitTrailers(stream) {

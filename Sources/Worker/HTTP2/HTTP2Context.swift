@@ -12,10 +12,12 @@ final class HTTP2Context {
         var requestFieldBytesMax = 32 * 1024
         /// The same for a response.
         var responseFieldBytesMax = 64 * 1024
-        /// Resets of streams, caused or sent by the peer, that a connection may have in a row, and how many more
-        /// a second.
-        var resetsBurst = 1000
-        var resetsPerSecond = 33
+        /// A header block, with 32 bytes for each field, that is this many times as large ends its connection.
+        var blockTimesMax = 8
+        /// Memory in which streams of a worker keep bodies and heads, beyond what each of them may always have. When
+        /// there is no more, connections that hold more than their share are ended.
+        var heldBytesMax = 48 * 1024 * 1024
+        var heldShareBytes = 1024 * 1024
     }
 
     let limits: Limits
@@ -25,6 +27,10 @@ final class HTTP2Context {
     let responseParser: ResponseParser
     let table = FieldTable()
     let fields = FieldList()
+    /// The time of this turn.
+    var nowNs: UInt64 = 0
+    /// What streams of all connections hold.
+    var heldBytes = 0
     private var random = SystemRandomNumberGenerator()
     /// Sessions with something to write.
     private var dirty: ContiguousArray<HTTP2Session> = []

@@ -5,10 +5,13 @@ extension HTTP2Session {
     /// A header block begins.
     /// - Parameter stream: Nil for a request's, whose stream is new.
     func blockBegan(_ streamID: Int32, _ stream: HTTP2Stream?) {
+        blockBytes = 0
         if let stream {
             blockStream = stream
             isTrailerBlock = stream.hasFinalHead
         } else {
+            if streamID > lastRequestID + 2 { leaveOut(lastRequestID + 2..<streamID) }
+            lastRequestID = streamID
             let stream = HTTP2Stream(self, id: streamID)
             adopt(stream)
             unsafe nghttp2_session_set_stream_user_data(
@@ -25,7 +28,20 @@ extension HTTP2Session {
         }
     }
 
-    func blockField(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    private func leaveOut(_ ids: Range<Int32>) {
+        if leftOutIDs.count == Self.leftOutIDsMax { leftOutIDs.removeFirst() }
+        leftOutIDs.append(ids)
+    }
+
+    /// HEADERS come. On a stream that was left out they are an error (RFC 9113 §5.1.1), which libnghttp2 cannot tell from
+    /// a stream that it has forgotten, where they are none.
+    func headersBegin(_ streamID: Int32) {
+        if leftOutIDs.contains(where: { $0.contains(streamID) }) { terminate(.protocolError) }
+    }
+
+    /// - Returns: False when the block is not to be read on.
+    func blockField(_ name: Span<UInt8>, _ value: Span<UInt8>) -> Bool {
+        guard countField(bytes: name.count + value.count) else { return false }
         if isTrailerBlock {
             trailerBlock.field(name, value)
         } else if role == .server {
@@ -33,11 +49,36 @@ extension HTTP2Session {
         } else {
             responseBlock.field(name, value)
         }
+        return true
     }
 
-    func blockEnded(endsStream: Bool) {
+    /// libnghttp2 refuses the block that comes in, or the rest of it, and resets its stream. Of a request something
+    /// is kept for the trace.
+    func blockRefused(_ streamID: Int32) {
+        guard let stream = blockStream, stream.id == streamID else { return }
+        blockStream = nil
+        stream.isResetting = true
+        if role == .server, !isTrailerBlock { keepRefused(stream) }
+    }
+
+    /// Its method, target and host, as far as they have come.
+    private func keepRefused(_ stream: HTTP2Stream) {
+        requestBlock.refuse()
+        stream.refusal = .protocolError
+        if let text = stream.headRoom(requestBlock.headBytesMax) {
+            let before = text.readableBytes
+            requestBlock.writeHead(hasBody: false, webSocketKey: InlineArray<24, UInt8>(repeating: 0).span, to: text)
+            stream.headWritten(bytes: text.readableBytes - before, framing: .raw, isFinal: true)
+        }
+        requestBlock.reset()
+        stream.news.hasArrived = true
+        touch(stream)
+    }
+
+    func blockEnded(endsStream: Bool, frameBytes: Int) {
         guard let stream = blockStream else { return }
         blockStream = nil
+        patience.blockArrived(frameBytes: frameBytes)
         if isTrailerBlock {
             trailersEnded(stream)
         } else if role == .server {
@@ -50,8 +91,8 @@ extension HTTP2Session {
     private func requestEnded(_ stream: HTTP2Stream, endsStream: Bool) {
         requestBlock.judge()
         guard requestBlock.refusal != .malformed else {
-            requestBlock.reset()
-            return submitReset(stream, .protocolError)
+            keepRefused(stream)
+            return submitReset(stream, .protocolError, isPeersFault: true)
         }
         if requestBlock.refusal == .tooLarge { stream.refusal = .headTooLarge }
         stream.method = requestBlock.method
@@ -90,7 +131,7 @@ extension HTTP2Session {
     }
 
     private func trailersEnded(_ stream: HTTP2Stream) {
-        guard !trailerBlock.isMalformed else { return submitReset(stream, .protocolError) }
+        guard !trailerBlock.isMalformed else { return submitReset(stream, .protocolError, isPeersFault: true) }
         stream.inboundEnded(trailers: trailerBlock.lines)
         trailerBlock.reset()
         stream.news.isReadable = true
@@ -98,7 +139,7 @@ extension HTTP2Session {
     }
 
     func dataReceived(_ stream: HTTP2Stream?, _ streamID: Int32, _ bytes: Span<UInt8>) {
-        emptyDataFrames = 0
+        patience.dataArrived(bytes.count)
         guard let stream, stream.dataReceived(bytes) else {
             _ = unsafe nghttp2_session_consume(raw, streamID, bytes.count)
             return
@@ -108,13 +149,13 @@ extension HTTP2Session {
     }
 
     func dataFrameEnded(_ stream: HTTP2Stream?, bytes: Int, endsStream: Bool) {
+        if bytes > 0 || endsStream { patience.dataFrameEnded() }
         if endsStream, let stream {
             stream.inboundEnded(trailers: [])
             stream.news.isReadable = true
             touch(stream)
         } else if bytes == 0 {
-            emptyDataFrames += 1
-            if emptyDataFrames > Self.emptyDataFramesMax { terminate(.enhanceYourCalm) }
+            patience.charge(HTTP2Patience.emptyDataBytes)
         }
     }
 
@@ -122,6 +163,9 @@ extension HTTP2Session {
         guard let stream else { return }
         // libnghttp2 remembers closed streams of a client for a while; their object may be gone by then.
         unsafe nghttp2_session_set_stream_user_data(raw, stream.id, nil)
+        if blockStream === stream { blockStream = nil }
+        let isSpoiled = stream.wasResetByPeer || errorCode != 0 && !stream.wasResetHere
+        if role == .server { isSpoiled ? patience.streamSpoiled() : patience.streamEnded() }
         stream.closed(errorCode: errorCode)
         stream.news.hasClosed = true
         touch(stream)
@@ -129,6 +173,7 @@ extension HTTP2Session {
 
     func settingsReceived() {
         settingsCount += 1
+        patience.charge(HTTP2Patience.settingsBytes)
         func value(_ id: nghttp2_settings_id) -> UInt32 { unsafe nghttp2_session_get_remote_settings(raw, id) }
         peerSettings = PeerSettings(
             streamsMax: value(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS),

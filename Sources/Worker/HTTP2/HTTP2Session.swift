@@ -57,9 +57,17 @@ final class HTTP2Session {
     var pingAckCount = 0
     /// The connection cannot go on.
     private(set) var isDead = false
-    /// Empty DATA frames since the last one that was not.
-    var emptyDataFrames = 0
-    static let emptyDataFramesMax = 1000
+    var patience = HTTP2Patience()
+    /// The last stream that a client has opened, and numbers before it that it left out, the latest of them.
+    var lastRequestID: Int32 = -1
+    var leftOutIDs: [Range<Int32>] = []
+    static let leftOutIDsMax = 8
+    /// The peer has been told that it asks too much.
+    private var isCalmed = false
+    /// Names and values of the header block that comes in, with something for each field.
+    var blockBytes = 0
+    /// Memory that the streams hold.
+    private var heldBytes = 0
 
     init(_ role: Role, _ context: HTTP2Context) {
         self.role = role
@@ -90,8 +98,8 @@ final class HTTP2Session {
         if role == .client { unsafe nghttp2_option_set_no_closed_streams(option, 1) }
         unsafe nghttp2_option_set_peer_max_concurrent_streams(option, 100)
         unsafe nghttp2_option_set_max_send_header_block_length(option, 4 << 20)
-        unsafe nghttp2_option_set_stream_reset_rate_limit(
-            option, UInt64(limits.resetsBurst), UInt64(limits.resetsPerSecond))
+        // Resets are counted here (`HTTP2Patience`), with those that a peer makes us send.
+        unsafe nghttp2_option_set_stream_reset_rate_limit(option, 1 << 40, 1 << 40)
         // The context is set once the object exists: no callback runs before.
         let status =
             role == .server
@@ -133,11 +141,57 @@ final class HTTP2Session {
     /// Takes what the peer sent.
     func receive(_ bytes: Span<UInt8>) {
         guard !isDead, bytes.count > 0 else { return }
+        patience.received(bytes.count, nowNs: context.nowNs)
         let count = unsafe bytes.withUnsafeBufferPointer { bytes in
             unsafe nghttp2_session_mem_recv(raw, bytes.baseAddress, bytes.count)
         }
-        if count < 0 { isDead = true }
+        if count < 0 { broke(count) }
+        if !patience.lasts() { calm() }
         markDirty()
+    }
+
+    /// libnghttp2 cannot go on.
+    private func broke(_ error: Int) {
+        isDead = true
+        switch nghttp2_error(Int32(clamping: error)) {
+        case NGHTTP2_ERR_FLOODED: patience.exhaust(.unreadAnswers)
+        case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS: patience.exhaust(.continuations)
+        default: break
+        }
+    }
+
+    /// The peer asks more than it may: GOAWAY, and nothing after it.
+    private func calm() {
+        guard !isCalmed else { return }
+        isCalmed = true
+        terminate(.enhanceYourCalm)
+    }
+
+    /// Ends the connection for a cause that shows outside of its bytes.
+    func calm(_ cause: HTTP2Patience.Cause) {
+        patience.exhaust(cause)
+        calm()
+    }
+
+    /// A field of the block that comes in.
+    /// - Returns: False when there have been too many; then the connection has ended.
+    func countField(bytes: Int) -> Bool {
+        blockBytes += bytes + 32
+        let limits = context.limits
+        let bytesMax = role == .server ? limits.requestFieldBytesMax : limits.responseFieldBytesMax
+        guard blockBytes > limits.blockTimesMax * bytesMax else { return true }
+        // libnghttp2 reads nothing more, not even the rest of what it has got.
+        calm(.fieldBytes)
+        return false
+    }
+
+    /// A stream holds more memory, or less.
+    func held(_ bytes: Int) {
+        heldBytes += bytes
+        context.heldBytes += bytes
+        guard bytes > 0, context.heldBytes > context.limits.heldBytesMax, heldBytes > context.limits.heldShareBytes
+        else { return }
+        calm(.memory)
     }
 
     /// Writes frames for the peer into `output`, as many as fit.
@@ -149,6 +203,10 @@ final class HTTP2Session {
             guard count > 0, let frame = unsafe frame else {
                 if count < 0 { isDead = true }
                 noticeDrained()
+                guard isCalmed || patience.lasts() else {
+                    calm()
+                    continue
+                }
                 return true
             }
             unsafe output.append(UnsafeBufferPointer(start: frame, count: count).span)
@@ -163,6 +221,9 @@ final class HTTP2Session {
     var isFinished: Bool {
         unsafe nghttp2_session_want_read(raw) == 0 && nghttp2_session_want_write(raw) == 0
     }
+
+    /// A header block has begun and not ended.
+    var isInBlock: Bool { blockStream != nil }
 
     /// The number that the next stream of our own will have.
     var nextStreamID: Int32 { Int32(clamping: unsafe nghttp2_session_get_next_stream_id(raw)) }
@@ -227,6 +288,7 @@ final class HTTP2Session {
         last.place = stream.place
         streams.removeLast()
         stream.dropOutbound()
+        stream.holdsNothing()
     }
 
     func adopt(_ stream: HTTP2Stream) {
@@ -279,9 +341,12 @@ final class HTTP2Session {
         submitReset(stream, code)
     }
 
-    func submitReset(_ stream: HTTP2Stream, _ code: HTTP2ErrorCode) {
-        guard !isDead, !stream.isClosed, stream.id != 0 else { return }
+    func submitReset(_ stream: HTTP2Stream, _ code: HTTP2ErrorCode, isPeersFault: Bool = false) {
+        guard !isDead, !stream.isClosed, stream.id != 0, !stream.isResetting else { return }
+        stream.isResetting = true
+        stream.wasResetHere = !isPeersFault
         stream.isWaitingForReset = false
+        if !isPeersFault, !stream.hasInboundEnded { patience.expectLate(context.limits.streamWindowBytes) }
         _ = unsafe nghttp2_submit_rst_stream(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, code.rawValue)
         markDirty()
     }

@@ -87,6 +87,12 @@ final class HTTP2Stream: Transport {
     private(set) var errorCode: UInt32 = 0
     /// RST_STREAM came.
     var wasResetByPeer = false
+    /// RST_STREAM was submitted here, by this proxy's own choice or because of what the peer had sent.
+    var isResetting = false
+    var wasResetHere = false
+    /// What it counts for in the session's memory, and its head's part.
+    private var heldBytes = 0
+    private var headHeldBytes = 0
     /// Body bytes that came in and were handed on.
     private(set) var bodyBytesTaken = 0
 
@@ -106,6 +112,10 @@ final class HTTP2Stream: Transport {
     /// - Parameter lengthExpected: Bytes that the body will have, where that is known.
     func headWritten(bytes: Int, framing: InboundFraming, isFinal: Bool, lengthExpected: Int? = nil) {
         textBytes += bytes
+        if bytes > Self.freeBytes {
+            headHeldBytes = BufferPool.Size.large.rawValue
+            updateHeld()
+        }
         self.framing = framing
         self.lengthExpected = lengthExpected
         if isFinal { hasFinalHead = true }
@@ -115,6 +125,7 @@ final class HTTP2Stream: Transport {
     func dataReceived(_ bytes: Span<UInt8>) -> Bool {
         guard !isAbandoned, let buffer = inbound.room(bytes.count, buffers) else { return false }
         buffer.append(bytes)
+        if buffer.capacity > Self.freeBytes { updateHeld() }
         return true
     }
 
@@ -149,6 +160,7 @@ final class HTTP2Stream: Transport {
             if buffer.isEmpty {
                 outbound = nil
                 buffers.give(buffer)
+                if heldBytes > 0 { updateHeld() }
             }
         }
         let isLast = hasOutboundEnded && outbound == nil
@@ -169,6 +181,31 @@ final class HTTP2Stream: Transport {
         if unread > 0 { session.consume(self, bytes: unread) }
         inbound.release(buffers)
         textBytes = 0
+        if heldBytes > 0 { updateHeld() }
+    }
+
+    // MARK: Memory
+
+    /// What each stream may have without being counted.
+    private static let freeBytes = BufferPool.Size.medium.rawValue
+
+    /// Counts buffers that have become large. What waits for the peer is counted twice: behind it the backend's
+    /// bytes wait too. A large head stays in memory while its request is served.
+    private func updateHeld() {
+        let waiting = inbound.buffer.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
+        let leaving = outbound.map { $0.capacity > Self.freeBytes ? 2 * $0.capacity : 0 } ?? 0
+        let wanted = waiting + leaving + headHeldBytes
+        guard wanted != heldBytes else { return }
+        let change = wanted - heldBytes
+        heldBytes = wanted
+        session.held(change)
+    }
+
+    /// The session forgets it.
+    func holdsNothing() {
+        guard heldBytes > 0 else { return }
+        session.held(-heldBytes)
+        heldBytes = 0
     }
 
     func dropOutbound() {
@@ -191,10 +228,15 @@ final class HTTP2Stream: Transport {
         takeText(into: buffer)
         if textBytes == 0 { takeData(into: buffer) }
         if textBytes == 0, inbound.count == 0, hasInboundEnded, !isEndTaken { takeEnd(into: buffer) }
-        if inbound.count == 0 { inbound.release(buffers) }
+        if inbound.count == 0 { releaseInbound() }
         isDrained = inbound.count == 0 && !(isClosed && !isComplete)
         let count = buffer.readableBytes - before
         return count > 0 ? .bytes(count) : nothingReceived()
+    }
+
+    private func releaseInbound() {
+        inbound.release(buffers)
+        if heldBytes > 0 { updateHeld() }
     }
 
     /// Every byte is here that was announced, though the stream's end may still come.
@@ -216,6 +258,9 @@ final class HTTP2Stream: Transport {
         if let goaway = session.goaway, id > goaway.lastStreamID { return false }
         return true
     }
+
+    /// It was reset because of what the peer had sent on it.
+    var isPeersFault: Bool { wasReset && !wasResetByPeer && !wasResetHere }
 
     /// Its connection was being left by the server.
     var isAfterGoaway: Bool { session.goaway != nil }
@@ -331,6 +376,7 @@ final class HTTP2Stream: Transport {
         larger.append(current.readable)
         buffers.give(current)
         outbound = larger
+        updateHeld()
         return larger
     }
 

@@ -1,5 +1,5 @@
-/// Bytes that are put together piece by piece, in a buffer of the pool that is changed for a larger one when it
-/// is full, up to a limit.
+/// Bytes that are put together piece by piece and taken from the front, in a buffer of the pool that is changed for
+/// a larger one when what waits does not fit, up to a limit.
 struct PooledText {
     private(set) var buffer: ByteBuffer?
 
@@ -15,7 +15,13 @@ struct PooledText {
         }
         guard current.readableBytes + bytes <= bytesMax else { return nil }
         if current.writableBytes >= bytes { return current }
-        let larger = buffers.take(holding: max(current.readableBytes + bytes, 2 * current.capacity))
+        // What is taken from the front must not make the buffer grow. Where less than half waits, moving it costs no
+        // more than what has come since it was moved last.
+        if current.readableBytes <= current.capacity / 2, current.capacity - current.readableBytes >= bytes {
+            current.compact()
+            return current
+        }
+        let larger = Self.buffer(holding: max(current.readableBytes + bytes, 2 * current.capacity), buffers)
         larger.append(current.readable)
         buffers.give(current)
         buffer = larger
@@ -24,5 +30,10 @@ struct PooledText {
 
     mutating func release(_ buffers: BufferPool) {
         if let current = buffer.take() { buffers.give(current) }
+    }
+
+    /// Beyond the pool's large ones no larger than needed: the next size would be four times what a window lets in.
+    private static func buffer(holding bytes: Int, _ buffers: BufferPool) -> ByteBuffer {
+        bytes <= BufferPool.Size.large.rawValue ? buffers.take(holding: bytes) : ByteBuffer(capacity: bytes)
     }
 }

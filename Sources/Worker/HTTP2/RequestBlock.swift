@@ -164,10 +164,13 @@ struct RequestBlock {
         if isExtendedConnect, let protocolName, !Self.isToken(bytes.extracting(protocolName)) { refusal = .malformed }
     }
 
+    /// The block is malformed for a reason that does not show in its fields.
+    mutating func refuse() { refusal = .malformed }
+
     /// Room that `writeHead` needs.
     var headBytesMax: Int { 2 * pseudo.count + fields.count + cookies.count + 256 }
 
-    /// Writes what was judged as an HTTP/1.1 head. A block that is too large leaves its first line and Host.
+    /// Writes what was judged as an HTTP/1.1 head. A block that is refused leaves its first line and Host.
     /// - Parameters:
     ///   - hasBody: DATA may follow.
     ///   - webSocketKey: 24 characters for a WebSocket's opening handshake (RFC 6455 §4.1), where it is one.

@@ -18,7 +18,7 @@ extension Proxy {
     }
 
     /// Keeps what can be told of a head that could not be read: its first line's method and target.
-    private func retainRefused(_ exchange: Exchange, _ connection: DownstreamConnection) {
+    func retainRefused(_ exchange: Exchange, _ connection: DownstreamConnection) {
         guard let input = connection.input else { return }
         let retained = buffers.take(.medium)
         exchange.head = RefusedRequest.retain(input.readable, into: retained)

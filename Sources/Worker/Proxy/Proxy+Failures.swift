@@ -114,7 +114,9 @@ extension Proxy {
         leaveUpstream(exchange)
         exchange.hadBodyError = exchange.phase == .streaming
         // An answer of our own keeps the reason it was given for.
-        if exchange.phase != .answering { exchange.error = .clientClosed }
+        if exchange.phase != .answering {
+            exchange.error = exchange.downstream?.stream?.isPeersFault ?? false ? .protocolError : .clientClosed
+        }
         abort(exchange)
     }
 

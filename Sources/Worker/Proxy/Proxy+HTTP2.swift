@@ -37,6 +37,10 @@ extension Proxy {
         guard let session = connection.session else { preconditionFailure("a carrier without a session") }
         if readiness.isBroken { return endCarrier(connection) }
         if connection.isWritable, connection.hasOutput { session.markDirty() }
+        // The socket has room again, so the client reads.
+        if readiness.isWritable, downstreamDeadlines.armed(connection) == .clientStall {
+            downstreamDeadlines.arm(connection, .clientStall, nowNs: nowNs)
+        }
         readCarrier(connection)
     }
 
@@ -69,8 +73,9 @@ extension Proxy {
             if news.hasClosed { session.forget(stream) }
             if let client = stream.downstream {
                 tell(client, stream, news)
-            } else if news.hasArrived, !stream.isClosed {
-                openStream(stream, on: session)
+            } else if news.hasArrived {
+                let isOver = stream.isClosed || stream.isResetting
+                isOver ? tellUnserved(stream, on: session) : openStream(stream, on: session)
             } else if news.hasClosed {
                 stream.dropInbound()
             }
@@ -147,6 +152,8 @@ extension Proxy {
         switch writeFrames(connection, session) {
         case .done: break
         case .blocked:
+            // Nobody waits for a client that has been told to calm down.
+            if session.patience.exhausted != nil { return endCarrier(connection) }
             if downstreamDeadlines.armed(connection) != .clientStall {
                 downstreamDeadlines.arm(connection, .clientStall, nowNs: nowNs)
             }
@@ -158,20 +165,25 @@ extension Proxy {
         settleCarrier(connection, session)
     }
 
-    /// Closes a connection that is over, and sees to it that an idle one does not stay for ever.
+    /// Closes a connection that is over, and sees to it that an idle one does not stay for ever, nor one whose header
+    /// block does not end.
     private func settleCarrier(_ connection: DownstreamConnection, _ session: HTTP2Session) {
         guard !connection.isClosed, !session.isMarkedDirty else { return }
         if session.isDead || session.isFinished { return endCarrier(connection, isOrderly: true) }
-        guard session.streams.isEmpty else { return downstreamDeadlines.disarm(connection) }
-        let wanted: DownstreamDeadline = isDraining ? .linger : .keepAlive
+        let wanted: DownstreamDeadline = session.isInBlock ? .requestHead : isDraining ? .linger : .keepAlive
+        guard session.streams.isEmpty || session.isInBlock else { return downstreamDeadlines.disarm(connection) }
         if downstreamDeadlines.armed(connection) != wanted {
             downstreamDeadlines.arm(connection, wanted, nowNs: nowNs)
         }
     }
 
     func carrierExpired(_ connection: DownstreamConnection, _ kind: DownstreamDeadline) {
-        guard kind == .keepAlive, let session = connection.session else { return endCarrier(connection) }
-        session.terminate(.noError)
+        guard let session = connection.session else { return }
+        switch kind {
+        case .keepAlive: session.terminate(.noError)
+        case .requestHead: session.calm(.unfinishedBlock)
+        default: return endCarrier(connection)
+        }
         flushCarrier(connection, session)
     }
 
@@ -180,6 +192,7 @@ extension Proxy {
     func endCarrier(_ connection: DownstreamConnection, isOrderly: Bool = false) {
         guard let session = connection.session else { return }
         connection.session = nil
+        if let cause = session.patience.exhausted { logImpatience(cause, client: connection) }
         session.closeAll(code: .cancel)
         serveStreams(session)
         session.downstream = nil

@@ -271,6 +271,7 @@ extension Proxy {
             return connectFailed(exchange, error)
         }
         connection.session = nil
+        if let cause = session.patience.exhausted { logImpatience(cause, backend: connection.endpoint) }
         session.closeAll(code: .internalError)
         connection.endpoint.http2Pool.closed(connection.slot)
         serveUpstreamStreams(session)

@@ -16,6 +16,7 @@ extension Proxy {
     func turn(_ control: borrowing ControlChannel, _ termination: borrowing SignalDescriptor, waitMs: Int32) {
         let count = poller.wait(timeoutMs: waitMs)
         nowNs = Clock.monotonicNs()
+        http2.nowNs = nowNs
         unixOffsetNs = 0
         status?.turned(nowNs)
         for index in 0..<count {

@@ -155,7 +155,7 @@ extension Proxy {
 
     /// Keeps the head, and the body where it is all here: then the request can be sent again as it is.
     /// - Returns: False when the body is malformed as far as it is here.
-    private func retainRequest(_ exchange: Exchange, _ head: RequestHead, _ input: ByteBuffer) -> Bool {
+    func retainRequest(_ exchange: Exchange, _ head: RequestHead, _ input: ByteBuffer) -> Bool {
         let bytes = input.readable
         let rest = bytes.extracting(head.headBytes..<bytes.count)
         let presence = head.framing == .none ? .whole(bytes: 0, data: 0) : BodyRelay.presence(rest, head.framing)
@@ -185,7 +185,7 @@ extension Proxy {
     }
 
     /// Reads the caller's trace context and draws the ids, if anybody will look at them.
-    private func identify(_ exchange: Exchange) {
+    func identify(_ exchange: Exchange) {
         guard let tracer, let retained = exchange.retained else { return }
         exchange.identity = tracer.identify(retained.readable, table)
         tracer.requestBegan(exchange, retained.readable)

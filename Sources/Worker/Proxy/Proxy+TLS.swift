@@ -27,14 +27,25 @@ extension Proxy {
         case .failed(let reason):
             if session.isPlainHTTP { return refusePlainHTTP(connection) }
             logger.debug("a client's handshake failed", metadata: ["reason": "\(reason)"])
-            closeDownstream(connection)
+            leaveHandshake(connection)
         case .done:
             connection.isReadable = connection.peerFinished || session.mayHaveBytes
             connection.phase = .reading
             guard !isDraining else { return retire(connection) }
+            // What was agreed on is spoken, whatever comes.
+            if session.speaksHTTP2 { return startCarrying(connection) }
             downstreamDeadlines.arm(connection, .keepAlive, nowNs: nowNs)
             readRequest(connection)
         }
+    }
+
+    /// The alert that says why is on its way, and a close with unread bytes would take it back.
+    private func leaveHandshake(_ connection: DownstreamConnection) {
+        _ = connection.transport?.flush()
+        connection.transport?.close(isReset: true)
+        connection.transport = nil
+        connection.phase = .reading
+        startLinger(connection)
     }
 
     /// Says in plain HTTP that this port wants TLS. What the client sent is used up by the attempt to read it as TLS.

@@ -88,6 +88,7 @@ final class Proxy {
     let heartbeatNs: UInt64
     let drainBegan: (() -> Void)?
     var tlsOnPlainPort = LogPause()
+    var unserved = UnservedRequests()
     var isAccepting = false
     /// When accepting may go on after descriptors ran out; 0 when it did not stop for that.
     var acceptAgainNs: UInt64 = 0

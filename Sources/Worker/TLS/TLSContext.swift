@@ -11,6 +11,8 @@ final class TLSContext {
     /// Where a session joins what is to share a record; empty in between.
     let scratch = ByteBuffer(capacity: TLSSession.recordBytesMax)
 
+    /// Certificates between a peer's and one that is trusted.
+    private static let chainMax: Int32 = 9
     private static let sharedGroups = "X25519:P-256:P-384"
     /// OpenSSL's own three, the cheapest first.
     private static let ciphers13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -26,6 +28,8 @@ final class TLSContext {
         unsafe handle = context
         unsafe lb_ssl_ctx_set_modes(handle)
         unsafe SSL_CTX_set_options(handle, isServer ? lb_ssl_options_server : lb_ssl_options_common)
+        unsafe SSL_CTX_set_info_callback(handle, TLSThunks.stateChanged)
+        unsafe SSL_CTX_set_verify_depth(handle, Self.chainMax)
         unsafe SSL_CTX_set_default_passwd_cb(handle, TLSThunks.refusePassword)
         _ = unsafe lb_ssl_ctx_set_groups(handle, Self.sharedGroups)
         _ = unsafe SSL_CTX_set_cipher_list(handle, Self.ciphers12)

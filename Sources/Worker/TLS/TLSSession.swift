@@ -52,6 +52,17 @@ final class TLSSession: Transport {
     /// The first byte that ever came.
     private(set) var firstByte: UInt8?
 
+    // What came since the last application data: records that carry none cost work, and OpenSSL reads them all before
+    // it returns.
+    private var silentBytes = 0
+    private var silentMessages = 0
+    /// A record as large as it may be, and what is read ahead of it.
+    private static let silentBytesMax = 3 * recordBytesMax
+    /// Steps that key updates and tickets in a row take, a few each.
+    private static let silentMessagesMax = 96
+    /// Records that one receive reads, so that small ones keep nobody else waiting.
+    private static let recordsPerReceive = 64
+
     /// Whether what came is a request in plain HTTP: methods begin with a capital letter, no record does.
     var isPlainHTTP: Bool { firstByte.map { (0x41...0x5A).contains($0) } ?? false }
 
@@ -137,12 +148,16 @@ final class TLSSession: Transport {
         receiveAwaitsWritable = false
         isDrained = false
         var total = 0
-        while buffer.writableBytes > 0 {
+        var work = 0
+        while buffer.writableBytes > 0, work < Self.recordsPerReceive {
             TLSErrors.clear()
             socketError = 0
             let count = unsafe buffer.fill { unsafe SSL_read(ssl, $0.baseAddress, Int32(clamping: $0.count)) }
             guard count > 0 else { return receiveEnded(count, total) }
             total += Int(count)
+            work += 1 + silentMessages
+            silentBytes = 0
+            silentMessages = 0
             if isSocketEmpty, unsafe SSL_has_pending(ssl) == 0 {
                 isDrained = true
                 break
@@ -285,11 +300,15 @@ final class TLSSession: Transport {
     /// Fills what OpenSSL gives.
     /// - Returns: How many bytes, 0 at the end, -1 when there are none yet, -2 when the socket is broken.
     func readSocket(into bytes: UnsafeMutableRawBufferPointer) -> Int {
+        guard silentBytes <= Self.silentBytesMax, silentMessages <= Self.silentMessagesMax else {
+            return broken(EPROTO) - 1
+        }
         while true {
             let count = unsafe recv(descriptor, bytes.baseAddress, bytes.count, 0)
             isSocketEmpty = count < bytes.count
             if count > 0 {
                 if firstByte == nil { unsafe firstByte = bytes[0] }
+                if state == .open { silentBytes += count }
                 return count
             }
             if count == 0 {
@@ -299,6 +318,11 @@ final class TLSSession: Transport {
             if errno == EAGAIN { return -1 }
             if errno != EINTR { return broken(errno) - 1 }
         }
+    }
+
+    /// A message of the handshake came or goes, a key update or a ticket where that is over.
+    func handshakeMoved() {
+        if state == .open { silentMessages += 1 }
     }
 
     private func broken(_ error: Int32) -> Int {

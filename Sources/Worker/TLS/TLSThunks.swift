@@ -66,6 +66,12 @@ enum TLSThunks {
 
     // MARK: Contexts
 
+    /// The state of a handshake moves on.
+    static let stateChanged: lb_ssl_info_callback = { ssl, place, _ in
+        guard place & SSL_CB_LOOP != 0, let ssl = unsafe ssl, let owner = unsafe lb_ssl_owner(ssl) else { return }
+        unsafe Unmanaged<TLSSession>.fromOpaque(owner).takeUnretainedValue().handshakeMoved()
+    }
+
     /// Nobody is there to type the password of a key.
     static let refusePassword:
         @convention(c) (UnsafeMutablePointer<CChar>?, Int32, Int32, UnsafeMutableRawPointer?) -> Int32 = {

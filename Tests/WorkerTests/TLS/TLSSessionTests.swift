@@ -45,6 +45,16 @@ import Testing
         #expect(pair.server.isDrained, "another read would be in vain")
     }
 
+    @Test func manySmallRecordsLeaveOthersTheirTurn() throws {
+        let pair = try openPair()
+        for _ in 0..<200 { _ = pair.client.send(from: .holding("x"), countMax: 1) }
+        let buffer = ByteBuffer(capacity: 65536)
+        #expect(pair.server.receive(into: buffer) == .bytes(64))
+        #expect(!pair.server.isDrained, "there is more")
+        while case .bytes = pair.server.receive(into: buffer) {}
+        #expect(buffer.readableBytes == 200)
+    }
+
     @Test func whatDoesNotFitWaitsInside() throws {
         let pair = try openPair()
         _ = pair.client.send(from: .holding("hello"), countMax: 5)
