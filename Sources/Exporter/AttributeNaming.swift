@@ -161,7 +161,8 @@ struct AttributeRules {
             .tlsResumed, .httpBodyLength, .httpBodyBytesWritten, .h2RetryCount, .h2StreamID, .h2StreamsActive,
             .h2MaxConcurrentStreams, .h2InitialWindowSize, .h2ErrorCode, .h2LastStreamID, .h2DebugData, .h2Processed,
             .h2ResetBy, .connectionTLS, .connectionRequestsStarted, .connectionRequestsAnswered, .connectionBytesSent,
-            .connectionBytesReceived, .connectionCloseReason, .h2SettingsCount, .h2GoawayCount, .h2PingCount, .h2PingRTT,
+            .connectionBytesReceived, .connectionCloseReason, .h2SettingsCount, .h2GoawayCount, .h2PingCount,
+            .h2PingRTT,
             .h2PingRTTMin, .h2PingRTTMax:
             ([], .none, false)
         }

@@ -128,7 +128,8 @@ enum InterruptedTree {
     ) {
         let isError = attempt.response.map { $0.status >= 400 } ?? true
         tree.beginSpan(
-            attempt.isHTTP2 ? .backendRequestH2 : .backendRequest, kind: .client, id: attempt.spanID, parent: 0, startOffsetNs: attempt.startNs,
+            attempt.isHTTP2 ? .backendRequestH2 : .backendRequest, kind: .client, id: attempt.spanID, parent: 0,
+            startOffsetNs: attempt.startNs,
             endOffsetNs: attempt.response?.startNs ?? death.unixNs - request.startUnixNs,
             status: isError ? .error : .unset)
         writeRequest(request, url, to: &tree)

@@ -116,7 +116,9 @@ import Testing
     }
 
     @Test func aLinkToNothingIsLeftOutAndCounted() throws {
-        for target in [LinkTarget(traceIDHigh: 0, traceIDLow: 0, spanID: 1), .init(traceIDHigh: 1, traceIDLow: 1, spanID: 0)] {
+        for target in [
+            LinkTarget(traceIDHigh: 0, traceIDLow: 0, spanID: 1), .init(traceIDHigh: 1, traceIDLow: 1, spanID: 0),
+        ] {
             let record = try SampleTrees.record { producer in
                 SampleTrees.single(&producer) { tree in
                     tree.link(to: target, connection: ConnectionName(worker: 1, number: 2))
