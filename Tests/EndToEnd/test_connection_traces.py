@@ -58,6 +58,7 @@ def test_connection_of_http1_is_one_trace_that_its_requests_link_to(stage: Stage
         client.receive_response()
     requests = collector.wait_for_trees(3)
     assert collector.connections == []
+    client.close()
     balancer.close()
     connection = only_connection(collector)
     assert connection.outline() == ["upstream_connection INTERNAL", "  tcp_connect INTERNAL"]
@@ -179,10 +180,11 @@ def test_ping_round_trips_are_timed(stage: Stage) -> None:
     balancer.close()
     span = only_connection(collector).span
     times = [e.attributes["h2.ping_rtt_us"] for e in span.events if e.name == "ping_acknowledged"]
-    assert len(times) >= 1
-    assert span.attributes["h2.ping_count"] == len(times)
-    assert span.attributes["h2.ping_rtt_min_us"] == min(times)  # type: ignore[type-var]
-    assert span.attributes["h2.ping_rtt_max_us"] == max(times)  # type: ignore[type-var]
+    count = int(str(span.attributes["h2.ping_count"]))
+    assert count >= 2
+    assert len(times) == min(count, 8), "the first and the last seven are kept"
+    assert 0 < int(str(span.attributes["h2.ping_rtt_min_us"])) <= min(times)  # type: ignore[type-var]
+    assert int(str(span.attributes["h2.ping_rtt_max_us"])) >= max(times)  # type: ignore[type-var]
 
 
 def test_connection_over_tls_has_its_handshake(stage: Stage, authority: Authority, certificate: Certificate) -> None:
