@@ -95,7 +95,8 @@ extension Proxy {
         guard let tracer, connection.stream == nil, let history = connection.history else { return }
         connection.history = nil
         guard history.isWanted else { return }
-        var end = Tracer.ConnectionEnd(atNs: stampNs(), requestsAnswered: connection.requestCount)
+        let answered = connection.isHTTP2 ? history.streamsAnswered : connection.requestCount
+        var end = Tracer.ConnectionEnd(atNs: stampNs(), requestsAnswered: answered)
         if !connection.isConnecting, !connection.isHandshaking { end.isHTTP2 = connection.isHTTP2 }
         end.bytes = Socket.totals(connection.descriptor)
         tracer.record(history, connection.endpoint, end)

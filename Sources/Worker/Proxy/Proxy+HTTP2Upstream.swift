@@ -223,7 +223,10 @@ extension Proxy {
         while let stream = session.nextTouched() {
             let news = stream.news
             stream.news = HTTP2Stream.News()
-            if news.hasClosed { session.forget(stream) }
+            if news.hasClosed {
+                session.forget(stream)
+                if stream.hasFinalHead, stream.hasInboundEnded { session.upstream?.history?.streamAnswered() }
+            }
             guard let connection = stream.upstream else {
                 if news.hasClosed { stream.dropInbound() }
                 continue

@@ -22,6 +22,8 @@ final class ConnectionHistory {
     /// The spans of an attempt that is written refer to it.
     private(set) var isWanted = false
     private(set) var requestsStarted = 0
+    /// Of HTTP/2: streams whose response came to its end.
+    private(set) var streamsAnswered = 0
     /// In the order in which they happened.
     private(set) var notes: ContiguousArray<(note: Note, atNs: UInt64)> = []
     private(set) var settingsCount = 0
@@ -48,6 +50,8 @@ final class ConnectionHistory {
         requestsStarted += 1
         isSeen(by: identity)
     }
+
+    func streamAnswered() { streamsAnswered += 1 }
 
     /// The making is over, well or not.
     func made(by exchange: Exchange) {
