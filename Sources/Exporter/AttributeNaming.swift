@@ -160,7 +160,10 @@ struct AttributeRules {
             .retryVerdict, .failures, .workerSignal, .workerLastPhase, .tlsServerName, .tlsCipher, .tlsVersion,
             .tlsResumed, .httpBodyLength, .httpBodyBytesWritten, .h2RetryCount, .h2StreamID, .h2StreamsActive,
             .h2MaxConcurrentStreams, .h2InitialWindowSize, .h2ErrorCode, .h2LastStreamID, .h2DebugData, .h2Processed,
-            .h2ResetBy:
+            .h2ResetBy, .connectionTLS, .connectionRequestsStarted, .connectionRequestsAnswered, .connectionBytesSent,
+            .connectionBytesReceived, .connectionCloseReason, .h2SettingsCount, .h2GoawayCount, .h2PingCount,
+            .h2PingRTT,
+            .h2PingRTTMin, .h2PingRTTMax:
             ([], .none, false)
         }
     }

@@ -14,6 +14,7 @@ struct OTLPJSONEncoder: OTLPFormat, ~Copyable {
     private var hasSpans = false
     private var hasAttributes = false
     private var hasEvents = false
+    private var hasLinks = false
 
     init(_ resource: ExporterConfiguration.Resource) {
         var texts = [[UInt8]](repeating: [], count: OutputKey.tableSize)
@@ -97,6 +98,7 @@ struct OTLPJSONEncoder: OTLPFormat, ~Copyable {
         out.append("\",\"attributes\":[")
         hasAttributes = false
         hasEvents = false
+        hasLinks = false
     }
 
     mutating func eventBegan(_ name: EventName, unixNs: UInt64) {
@@ -110,6 +112,23 @@ struct OTLPJSONEncoder: OTLPFormat, ~Copyable {
     }
 
     mutating func eventEnded() {
+        out.append("]}")
+    }
+
+    mutating func linkBegan(_ target: LinkTarget, flags: UInt32) {
+        out.append(hasLinks ? ",{\"traceId\":\"" : "],\"links\":[{\"traceId\":\"")
+        hasLinks = true
+        out.append(hex: target.traceIDHigh)
+        out.append(hex: target.traceIDLow)
+        out.append("\",\"spanId\":\"")
+        out.append(hex: target.spanID)
+        out.append("\",\"flags\":")
+        out.append(decimal: UInt64(flags))
+        out.append(",\"attributes\":[")
+        hasAttributes = false
+    }
+
+    mutating func linkEnded() {
         out.append("]}")
     }
 

@@ -5,10 +5,10 @@ import ShmRing
 ///
 ///     request ┬ resource_spans ┬ resource            ready-made bytes
 ///             │                └ scope_spans ┬ scope ready-made bytes
-///             │                              └ spans … { attributes …, events …, status }
+///             │                              └ spans … { attributes …, events …, links …, status }
 ///
 /// A key is a ready-made block of bytes. The length of an attribute is known before it is written. Lengths of
-/// spans, events and the messages around them are written afterwards, into a varint padded to four bytes
+/// spans, events, links and the messages around them are written afterwards, into a varint padded to four bytes
 /// (which decoders must accept: protobuf encoding guide, "Base 128 Varints"; 2²⁸ bytes at most).
 struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     static let contentType = "application/x-protobuf"
@@ -33,12 +33,17 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
         static let spanEnd: UInt8 = 0x41
         static let spanAttribute: UInt8 = 0x4A
         static let spanEvent: UInt8 = 0x5A
+        static let spanLink: UInt8 = 0x6A
         static let spanStatus: UInt8 = 0x7A
         /// Field 16 takes two bytes.
         static let spanFlags: UInt16 = 0x0185
         static let eventTime: UInt8 = 0x09
         static let eventName: UInt8 = 0x12
         static let eventAttribute: UInt8 = 0x1A
+        static let linkTraceID: UInt8 = 0x0A
+        static let linkSpanID: UInt8 = 0x12
+        static let linkAttribute: UInt8 = 0x22
+        static let linkFlags: UInt8 = 0x35
         static let statusMessage: UInt8 = 0x12
         static let statusCode: UInt8 = 0x18
         static let key: UInt8 = 0x0A
@@ -59,10 +64,10 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     private let scopeMessage: [UInt8]
     private let headBytes: Int
     private var spanStart = 0
-    private var eventStart = 0
+    private var partStart = 0
     private var templates = RequestTemplates()
     private let fill = RequestFill()
-    /// The tag of attributes here: a span's or an event's.
+    /// The tag of attributes here: a span's, an event's or a link's.
     private var attributeTag = Tag.spanAttribute
 
     init(_ resource: ExporterConfiguration.Resource) {
@@ -156,7 +161,7 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
 
     mutating func eventBegan(_ name: EventName, unixNs: UInt64) {
         out.append(Tag.spanEvent)
-        eventStart = out.count
+        partStart = out.count
         out.append(littleEndian: UInt32(0))
         out.append(Tag.eventTime)
         out.append(littleEndian: unixNs)
@@ -167,7 +172,28 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     }
 
     mutating func eventEnded() {
-        closeMessage(at: eventStart)
+        closeMessage(at: partStart)
+        attributeTag = Tag.spanAttribute
+    }
+
+    mutating func linkBegan(_ target: LinkTarget, flags: UInt32) {
+        out.append(Tag.spanLink)
+        partStart = out.count
+        out.append(littleEndian: UInt32(0))
+        out.append(Tag.linkTraceID)
+        out.append(16 as UInt8)
+        out.append(bigEndian: target.traceIDHigh)
+        out.append(bigEndian: target.traceIDLow)
+        out.append(Tag.linkSpanID)
+        out.append(8 as UInt8)
+        out.append(bigEndian: target.spanID)
+        out.append(Tag.linkFlags)
+        out.append(littleEndian: flags)
+        attributeTag = Tag.linkAttribute
+    }
+
+    mutating func linkEnded() {
+        closeMessage(at: partStart)
         attributeTag = Tag.spanAttribute
     }
 

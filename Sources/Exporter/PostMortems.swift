@@ -128,11 +128,12 @@ enum InterruptedTree {
     ) {
         let isError = attempt.response.map { $0.status >= 400 } ?? true
         tree.beginSpan(
-            .backendRequest, kind: .client, id: attempt.spanID, parent: 0, startOffsetNs: attempt.startNs,
+            attempt.isHTTP2 ? .backendRequestH2 : .backendRequest, kind: .client, id: attempt.spanID, parent: 0,
+            startOffsetNs: attempt.startNs,
             endOffsetNs: attempt.response?.startNs ?? death.unixNs - request.startUnixNs,
             status: isError ? .error : .unset)
         writeRequest(request, url, to: &tree)
-        tree.attribute(.httpFlavor, "1.1")
+        if !attempt.isHTTP2 { tree.attribute(.httpFlavor, "1.1") }
         if let response = attempt.response {
             tree.attribute(.httpStatusCode, response.status)
         } else {

@@ -51,6 +51,9 @@ final class RequestFill {
         set(Word.traceHigh, request.header.trace_id_high.bigEndian)
         set(Word.traceLow, request.header.trace_id_low.bigEndian)
         set(Word.parent, request.header.parent_span_id.bigEndian)
+        set(Word.linkTraceHigh, request.header.link_trace_id_high.bigEndian)
+        set(Word.linkTraceLow, request.header.link_trace_id_low.bigEndian)
+        set(Word.linkSpan, request.header.link_span_id.bigEndian)
         let flags = request.header.trace_flags
         set(Word.rootFlags, UInt64(TreeWalk.flags(flags, isChildOfRemote: hasParent)).littleEndian)
         set(Word.childFlags, UInt64(TreeWalk.flags(flags, isChildOfRemote: false)).littleEndian)

@@ -27,7 +27,10 @@ enum RequestField {
         static let peerPort = 33
         static let worker = 34
         static let generation = 35
-        static let count = 36
+        static let linkTraceHigh = 36
+        static let linkTraceLow = 37
+        static let linkSpan = 38
+        static let count = 39
     }
 
     /// A text of the record; an index into `RequestFill.texts`.
@@ -99,6 +102,9 @@ final class RequestTemplate {
             case text
             /// The same for the name of the connection, which is made here.
             case connection
+            /// A link, whole but for its tag: ids, flags and the name of the connection under a key of `width` bytes.
+            /// The flags and the key are literals.
+            case link
             /// The message of the span ends here.
             case close
         }
@@ -130,7 +136,7 @@ final class RequestTemplate {
         }
         fixedBytes =
             sketch.literals.count + TemplateFiller.stepBytesMax * stepCount + Self.overshootBytes
-            + ConnectionName.bytesMax
+            + 2 * ConnectionName.bytesMax
     }
 
     deinit {
@@ -148,6 +154,8 @@ struct RequestSketch: SpanSink {
     private(set) var literals: [UInt8] = []
     private var literalStart = 0
     private var ids: [UInt64] = []
+    /// Flags and key of the link that is being told.
+    private var link: [UInt8] = []
 
     /// Whether the spans can be told apart, so that a child's parent is known.
     var hasDistinctIDs: Bool { Set(ids).count == ids.count }
@@ -164,6 +172,11 @@ struct RequestSketch: SpanSink {
 
     mutating func attribute(_ key: OutputKey, _ value: TreeReader.Value, of tree: TreeReader) {
         let keyBytes = OTLPProtobufEncoder.field(Tag.key, key.text.bytes) + [Tag.value]
+        guard link.isEmpty else {
+            precondition(key == OutputKey(.connectionID), "a link with the attribute \(key.text)")
+            link += keyBytes
+            return
+        }
         literals.append(Tag.spanAttribute)
         switch AttributeKey(rawValue: UInt16(key.rawValue)).flatMap(RequestField.source) {
         case .text(let field):
@@ -184,6 +197,18 @@ struct RequestSketch: SpanSink {
     }
 
     mutating func eventEnded() {}
+
+    mutating func linkBegan(_ target: LinkTarget, flags: UInt32) {
+        link = [Tag.linkFlags] + (0..<4).map { UInt8(truncatingIfNeeded: flags >> (8 * $0)) }
+    }
+
+    mutating func linkEnded() {
+        literals.append(Tag.spanLink)
+        step(.link, width: link.count - TemplateFiller.linkFlagsBytes)
+        literals += link
+        literalStart = literals.count
+        link = []
+    }
 
     mutating func spanEnded(status: SpanStatus, message: Range<Int>?, of tree: TreeReader) {
         precondition(message == nil, "a usual request has no message")
@@ -216,7 +241,7 @@ struct RequestSketch: SpanSink {
 
 /// The templates of all shapes, each made when the first record of its shape comes.
 struct RequestTemplates {
-    private static let shapeCount = 512
+    private static let shapeCount = 1024
     private var made = [RequestTemplate?](repeating: nil, count: Self.shapeCount)
 
     subscript(shape: Int) -> RequestTemplate? {
@@ -230,6 +255,6 @@ struct RequestTemplates {
         let statusClass = facts.status >= 500 ? 2 : facts.status >= 400 ? 1 : 0
         return (facts.parent_span_id != 0 ? 1 : 0) | (request.userAgent.isEmpty ? 0 : 2)
             | (facts.has_request_bytes != 0 ? 4 : 0) | Int(facts.body_type & 3) << 3 | statusClass << 5
-            | Int(facts.http_flavor & 3) << 7
+            | Int(facts.http_flavor & 3) << 7 | (facts.link_span_id != 0 ? 512 : 0)
     }
 }

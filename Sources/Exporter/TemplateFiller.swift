@@ -21,6 +21,7 @@ extension RequestTemplate {
             case .text: unsafe filler.takeText(fill.texts[Int(step.field)], keyBytes: Int(step.width))
             case .connection: filler.takeConnection(fill.connection, keyBytes: Int(step.width))
             case .span: filler.takeSpan(step, fill)
+            case .link: filler.takeLink(fill, keyBytes: Int(step.width))
             case .close: filler.closeMessage()
             }
         }
@@ -36,6 +37,8 @@ struct TemplateFiller {
     private typealias Word = RequestField.Word
     /// What a step writes at most, literals and texts left out.
     static let stepBytesMax = 80
+    /// Tag and value of Link.flags.
+    static let linkFlagsBytes = 5
 
     private(set) var out: UnsafeMutableRawPointer
     private var literal: UnsafeRawPointer
@@ -127,6 +130,21 @@ struct TemplateFiller {
         openText(bytes: bytes.count, keyBytes: keyBytes)
         for index in bytes.indices { unsafe out.storeBytes(of: bytes[index], toByteOffset: index, as: UInt8.self) }
         unsafe out += bytes.count
+    }
+
+    /// The rest of Link { trace_id, span_id, flags, attribute }; its tag is there.
+    mutating func takeLink(_ fill: RequestFill, keyBytes: Int) {
+        let nameBytes = fill.connection.bytes.count
+        let attributeBytes = 3 &+ keyBytes &+ 5 &+ nameBytes
+        put(Self.paddedLength(18 &+ 10 &+ Self.linkFlagsBytes &+ attributeBytes), 2)
+        put(UInt16(Tag.linkTraceID) | 16 << 8, 2)
+        put(fill.word(Word.linkTraceHigh), 8)
+        put(fill.word(Word.linkTraceLow), 8)
+        put(UInt16(Tag.linkSpanID) | 8 << 8, 2)
+        put(fill.word(Word.linkSpan), 8)
+        takeLiteral(Self.linkFlagsBytes)
+        put(Tag.linkAttribute, 1)
+        takeConnection(fill.connection, keyBytes: keyBytes)
     }
 
     /// The rest of KeyValue { key, AnyValue { string } } before the text; its tag is there.

@@ -32,12 +32,22 @@ struct TraceRenderer {
 
     private func headline(_ tree: TraceTree) -> String {
         let root = tree.nodes[0]
+        let length = painted(Self.duration(root.facts.endUnixNs - root.facts.startUnixNs), .time)
+        guard root.facts.name != .upstreamConnection else { return connectionHeadline(root, length) }
         let request = [value(root, .httpMethod, .httpRequestMethod), value(root, .httpURL, .urlPath)]
             .compactMap { $0 }.joined(separator: " ")
         let status = value(root, .httpStatusCode, .httpResponseStatusCode) ?? "no answer"
         let shownStatus = painted(status, root.status == .error ? .error : .good)
         return "\(painted(request.isEmpty ? "request" : request, .strong))  \(shownStatus)  "
-            + painted(Self.duration(root.facts.endUnixNs - root.facts.startUnixNs), .time) + "\n"
+            + length + "\n"
+    }
+
+    /// `connection w0-7 to backend.test:9000  peer_closed  12.3 s`
+    private func connectionHeadline(_ root: TraceTree.Node, _ length: String) -> String {
+        func text(_ key: AttributeKey) -> String { root.attributes.first { $0.key == "\(key.text)" }?.value ?? "?" }
+        let name = painted("connection \(text(.connectionID)) to \(text(.backendHost))", .strong)
+        let reason = painted(text(.connectionCloseReason), root.status == .error ? .error : .good)
+        return "\(name)  \(reason)  \(length)\n"
     }
 
     private func subline(_ tree: TraceTree) -> String {
@@ -62,6 +72,7 @@ struct TraceRenderer {
         let inner = stem + (node.children.isEmpty ? "  " : "│ ")
         drawAttributes(node.attributes, before: inner, into: &text)
         for event in node.events { text += eventLine(event, of: node, before: inner) }
+        for link in node.links { text += linkLine(link, before: inner) }
         if node.status == .error {
             text += painted(inner, .faint) + painted("✗ " + (node.message ?? "error"), .error) + "\n"
         }
@@ -98,6 +109,13 @@ struct TraceRenderer {
         let details = event.attributes.map { "  \($0.key)=\($0.value)" }.joined()
         return painted(stem, .faint) + painted("◆ \(event.name)", .event) + painted(" +\(offset)", .faint) + details
             + "\n"
+    }
+
+    private func linkLine(_ link: TraceTree.Link, before stem: String) -> String {
+        let details = link.attributes.map { "  \($0.key)=\($0.value)" }.joined()
+        let traceID = Self.hex(link.target.traceIDHigh) + Self.hex(link.target.traceIDLow)
+        return painted(stem, .faint) + painted("↗ trace \(traceID) span \(Self.hex(link.target.spanID))", .event)
+            + details + "\n"
     }
 
     private static func kindText(_ kind: SpanKind) -> String {

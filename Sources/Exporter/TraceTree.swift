@@ -14,10 +14,16 @@ struct TraceTree {
         var attributes: [Attribute] = []
     }
 
+    struct Link {
+        let target: LinkTarget
+        var attributes: [Attribute] = []
+    }
+
     struct Node {
         let facts: SpanFacts
         var attributes: [Attribute] = []
         var events: [Event] = []
+        var links: [Link] = []
         var status = SpanStatus.unset
         var message: String?
         /// Indices of the children, by start.
@@ -57,6 +63,7 @@ struct TraceTree {
         var traceID: (high: UInt64, low: UInt64) = (0, 0)
         var parentSpanID: UInt64 = 0
         private var event: Event?
+        private var link: Link?
 
         init() {}
 
@@ -68,10 +75,12 @@ struct TraceTree {
 
         mutating func attribute(_ key: OutputKey, _ value: TreeReader.Value, of tree: TreeReader) {
             let attribute = Attribute(key: "\(key.text)", value: Self.text(value, of: tree))
-            if event == nil {
-                nodes[nodes.count - 1].attributes.append(attribute)
-            } else {
+            if event != nil {
                 event?.attributes.append(attribute)
+            } else if link != nil {
+                link?.attributes.append(attribute)
+            } else {
+                nodes[nodes.count - 1].attributes.append(attribute)
             }
         }
 
@@ -82,6 +91,15 @@ struct TraceTree {
         mutating func eventEnded() {
             if let event { nodes[nodes.count - 1].events.append(event) }
             event = nil
+        }
+
+        mutating func linkBegan(_ target: LinkTarget, flags: UInt32) {
+            link = Link(target: target)
+        }
+
+        mutating func linkEnded() {
+            if let link { nodes[nodes.count - 1].links.append(link) }
+            link = nil
         }
 
         mutating func spanEnded(status: SpanStatus, message: Range<Int>?, of tree: TreeReader) {

@@ -17,10 +17,14 @@ struct SpanFacts {
 /// nobody has checked to be UTF-8 and whose writer may still change them.
 protocol SpanSink: ~Copyable {
     mutating func spanBegan(_ span: SpanFacts, of tree: TreeReader)
-    /// An attribute of the current event if there is one, else of the span.
+    /// An attribute of the current event or link if there is one, else of the span.
     mutating func attribute(_ key: OutputKey, _ value: TreeReader.Value, of tree: TreeReader)
     mutating func eventBegan(_ name: EventName, unixNs: UInt64)
     mutating func eventEnded()
+    /// A link of the span; both ids are valid. Attributes until `linkEnded` are the link's.
+    /// - Parameter flags: As OTLP's Link.flags.
+    mutating func linkBegan(_ target: LinkTarget, flags: UInt32)
+    mutating func linkEnded()
     /// - Parameter message: OTLP's Status.message, only with an error.
     mutating func spanEnded(status: SpanStatus, message: Range<Int>?, of tree: TreeReader)
 }
@@ -28,10 +32,11 @@ protocol SpanSink: ~Copyable {
 /// Reads a record and tells a sink what is in it: the one place that knows how a record becomes spans, so
 /// that protobuf, JSON and console output cannot differ.
 ///
-///     for each span:  spanBegan, attribute*, { eventBegan, attribute*, eventEnded }*, spanEnded
+///     for each span:  spanBegan, attribute*, { eventBegan, attribute*, eventEnded }*,
+///                     { linkBegan, attribute*, linkEnded }*, spanEnded
 ///
 /// A record that contradicts itself yields nil, and the sink must forget what it was told of it. A span,
-/// event or attribute whose number means nothing is left out and counted; children of a span left out go to
+/// event or attribute whose number means nothing, or a link to nothing, is left out and counted; children of a span left out go to
 /// its parent.
 struct TreeWalk {
     /// OTLP trace.proto, SpanFlags.
@@ -43,7 +48,7 @@ struct TreeWalk {
     private let expander = RequestExpander()
     /// Ids of the spans of the current tree, for their children; a parent's index has 8 bits.
     private var spanIDs = [UInt64](repeating: 0, count: 256)
-    /// Spans, events and attributes left out because their numbers mean nothing.
+    /// Spans, events, links and attributes left out because their numbers mean nothing.
     private(set) var unknownCount: UInt64 = 0
 
     init(naming: ExporterConfiguration.AttributeNaming) {
@@ -87,6 +92,11 @@ struct TreeWalk {
             cursor = event.attributes
             walkEvent(event, &cursor, isServer: isServer, &tree, &sink)
         }
+        for _ in 0..<span.linkCount {
+            guard let link = tree.nextLink(cursor, of: span) else { break }
+            cursor = link.attributes
+            walkLink(link, &cursor, isServer: isServer, &tree, &sink)
+        }
         let status = SpanStatus(rawValue: span.status) ?? .unset
         sink.spanEnded(status: status, message: status == .error ? message : nil, of: tree)
     }
@@ -103,6 +113,21 @@ struct TreeWalk {
         sink.eventBegan(name, unixNs: Self.sum(tree.baseUnixNs, event.offsetNs))
         _ = walkAttributes(&cursor, isServer: isServer, &tree, &sink)
         sink.eventEnded()
+    }
+
+    private mutating func walkLink<Sink: SpanSink & ~Copyable>(
+        _ link: TreeReader.LinkRecord, _ cursor: inout TreeReader.AttributeCursor, isServer: Bool,
+        _ tree: inout TreeReader, _ sink: inout Sink
+    ) {
+        let target = link.target
+        guard target.spanID != 0, target.traceIDHigh | target.traceIDLow != 0 else {
+            unknownCount += 1
+            while tree.nextAttribute(&cursor) != nil {}
+            return
+        }
+        sink.linkBegan(target, flags: Self.flags(target.traceFlags, isChildOfRemote: false))
+        _ = walkAttributes(&cursor, isServer: isServer, &tree, &sink)
+        sink.linkEnded()
     }
 
     /// - Returns: The value of the pseudo attribute `statusMessage`, which is no attribute.

@@ -137,10 +137,14 @@ public final class InflightTable {
     /// - Parameters:
     ///   - spanID: Of this attempt's span, which the backend is told.
     ///   - startNs: When, counted from the request's start.
-    public func attempt(_ index: Int32, spanID: UInt64, startNs: UInt64, backend: Int, _ host: String) {
+    ///   - isHTTP2: What the backend is spoken to in.
+    public func attempt(
+        _ index: Int32, spanID: UInt64, startNs: UInt64, backend: Int, _ host: String, isHTTP2: Bool = false
+    ) {
         guard let entry = unsafe entry(index) else { return }
         unsafe setBackend(entry, backend, host)
         unsafe entry.pointee.attempt_start_ns = startNs
+        unsafe entry.pointee.is_http2 = isHTTP2 ? 1 : 0
         unsafe entry.pointee.attempt_span_id = spanID
         unsafe lb_store_release(&entry.pointee.word, owner | Phase.awaitingResponse.rawValue)
     }

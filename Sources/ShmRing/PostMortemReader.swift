@@ -38,6 +38,8 @@ public struct InterruptedRequest: Sendable {
         public let startNs: UInt64
         /// The response that had begun.
         public let response: (status: Int, startNs: UInt64)?
+        /// The backend was spoken to in HTTP/2.
+        public let isHTTP2: Bool
     }
 }
 
@@ -163,6 +165,7 @@ extension InterruptedRequest.Attempt {
         guard entry.attempt_span_id != 0 else { return nil }
         spanID = entry.attempt_span_id
         startNs = min(entry.attempt_start_ns, lifetimeNs)
+        isHTTP2 = entry.is_http2 != 0
         let hasResponse = (100...999).contains(entry.status)
         response = hasResponse ? (Int(entry.status), min(max(entry.response_start_ns, startNs), lifetimeNs)) : nil
     }

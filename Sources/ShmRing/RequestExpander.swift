@@ -108,6 +108,10 @@ public final class RequestExpander {
         tree.attribute(.httpURL, text: text(request.bytes, request.url))
         tree.attribute(.httpFlavor, "1.1" as StaticString)
         tree.attribute(.httpStatusCode, Int(facts.status))
+        guard facts.link_span_id != 0 else { return }
+        let target = LinkTarget(
+            traceIDHigh: facts.link_trace_id_high, traceIDLow: facts.link_trace_id_low, spanID: facts.link_span_id)
+        tree.link(to: target, connection: ConnectionName(worker: facts.worker, number: facts.connection_number))
     }
 
     private static func writeStreaming(_ facts: lb_request_header, to tree: inout TreeWriter) {

@@ -50,9 +50,15 @@ public struct RequestReader: ~Escapable {
     private static func isSound(_ header: borrowing lb_request_header) -> Bool {
         guard header.trace_id_high | header.trace_id_low != 0, hasEveryID(header), isInOrder(header),
             header.body_type <= UInt8(LB_BODY_UNTIL_CLOSE), header.http_flavor <= UInt8(LB_FLAVOR_2),
-            header.has_request_bytes <= 1
+            header.has_request_bytes <= 1, isLinkSound(header)
         else { return false }
         return areTextsShort(header)
+    }
+
+    /// A link has every id, or there is none.
+    private static func isLinkSound(_ header: borrowing lb_request_header) -> Bool {
+        guard header.link_span_id != 0 else { return true }
+        return header.link_trace_id_high | header.link_trace_id_low != 0
     }
 
     private static func hasEveryID(_ header: borrowing lb_request_header) -> Bool {

@@ -14,6 +14,7 @@ public enum SpanName: UInt8, CaseIterable, Sendable {
     case tlsHandshake
     case backendRequestH2
     case h2Handshake
+    case upstreamConnection
 
     public var text: StaticString {
         switch self {
@@ -28,6 +29,7 @@ public enum SpanName: UInt8, CaseIterable, Sendable {
         case .tlsHandshake: "tls_handshake"
         case .backendRequestH2: "backend_request_h2"
         case .h2Handshake: "h2_handshake"
+        case .upstreamConnection: "upstream_connection"
         }
     }
 }
@@ -69,6 +71,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case drainStarted
     case goawayReceived
     case streamReset
+    case settingsReceived
+    case pingAcknowledged
 
     public var text: StaticString {
         switch self {
@@ -78,6 +82,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         case .drainStarted: "drain_started"
         case .goawayReceived: "goaway_received"
         case .streamReset: "stream_reset"
+        case .settingsReceived: "settings_received"
+        case .pingAcknowledged: "ping_acknowledged"
         }
     }
 }
@@ -143,6 +149,18 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
     case h2DebugData
     case h2Processed
     case h2ResetBy
+    case connectionTLS
+    case connectionRequestsStarted
+    case connectionRequestsAnswered
+    case connectionBytesSent
+    case connectionBytesReceived
+    case connectionCloseReason
+    case h2SettingsCount
+    case h2GoawayCount
+    case h2PingCount
+    case h2PingRTT
+    case h2PingRTTMin
+    case h2PingRTTMax
 
     public var text: StaticString {
         switch self {
@@ -205,6 +223,18 @@ public enum AttributeKey: UInt16, CaseIterable, Sendable {
         case .h2DebugData: "h2.debug_data"
         case .h2Processed: "h2.processed"
         case .h2ResetBy: "h2.reset_by"
+        case .connectionTLS: "connection.tls"
+        case .connectionRequestsStarted: "connection.requests_started"
+        case .connectionRequestsAnswered: "connection.requests_answered"
+        case .connectionBytesSent: "connection.bytes_sent"
+        case .connectionBytesReceived: "connection.bytes_received"
+        case .connectionCloseReason: "connection.close_reason"
+        case .h2SettingsCount: "h2.settings_count"
+        case .h2GoawayCount: "h2.goaway_count"
+        case .h2PingCount: "h2.ping_count"
+        case .h2PingRTT: "h2.ping_rtt_us"
+        case .h2PingRTTMin: "h2.ping_rtt_min_us"
+        case .h2PingRTTMax: "h2.ping_rtt_max_us"
         }
     }
 }

@@ -2,7 +2,7 @@ import CShims
 
 /// Reads one tree record, believing nothing it finds there.
 ///
-///     init ──► tree facts ──► nextSpan() ──► attributes(of:), then events(of:) … ──► nil at the end
+///     init ──► tree facts ──► nextSpan() ──► its attributes, events, links … ──► nil at the end
 ///
 /// A record that contradicts itself gives nil or ends early with `isMalformed` set; no input can make it
 /// read outside the record or loop. Each field is read once, so a writer that goes on writing changes
@@ -22,6 +22,8 @@ public struct TreeReader: ~Escapable {
         public let attributes: AttributeCursor
         /// The span's events, which stand behind its attributes.
         public let eventCount: Int
+        /// The span's links, which stand behind its events.
+        public let linkCount: Int
         fileprivate let bodyEnd: Int
     }
 
@@ -29,6 +31,13 @@ public struct TreeReader: ~Escapable {
     public struct EventRecord: Sendable {
         public let name: UInt8
         public let offsetNs: UInt64
+        public let attributes: AttributeCursor
+    }
+
+    /// One link's header.
+    public struct LinkRecord: Sendable {
+        /// Nothing of it is checked: ids may be the invalid ones.
+        public let target: LinkTarget
         public let attributes: AttributeCursor
     }
 
@@ -105,7 +114,7 @@ public struct TreeReader: ~Escapable {
             parentIndex: hasParent ? Int(header.parent_index) : nil, startOffsetNs: header.start_offset_ns,
             endOffsetNs: header.end_offset_ns,
             attributes: AttributeCursor(remaining: Int(header.attribute_count), offset: bodyStart, end: bodyEnd),
-            eventCount: Int(header.event_count), bodyEnd: bodyEnd)
+            eventCount: Int(header.event_count), linkCount: Int(header.link_count), bodyEnd: bodyEnd)
     }
 
     /// The attribute at the cursor, or nil when there is none left.
@@ -159,6 +168,26 @@ public struct TreeReader: ~Escapable {
             remaining: Int(header.attribute_count), offset: cursor.offset,
             end: cursor.offset + Int(header.body_bytes))
         return EventRecord(name: header.name, offsetNs: header.offset_ns, attributes: attributes)
+    }
+
+    /// The link behind `cursor`, which must have given all its attributes; moves the cursor to the link's own
+    /// attributes.
+    /// - Parameters:
+    ///   - cursor: That of the span's last event, or its own without one, then that of the link before.
+    ///   - span: The span they belong to.
+    @_lifetime(self: copy self)
+    public mutating func nextLink(_ cursor: AttributeCursor, of span: SpanRecord) -> LinkRecord? {
+        var cursor = AttributeCursor(remaining: 0, offset: cursor.offset, end: span.bodyEnd)
+        guard let header = loadHeader(lb_link_header.self, &cursor),
+            Int(header.body_bytes) <= span.bodyEnd - cursor.offset, header.body_bytes % 8 == 0
+        else { return malformed() }
+        let attributes = AttributeCursor(
+            remaining: Int(header.attribute_count), offset: cursor.offset,
+            end: cursor.offset + Int(header.body_bytes))
+        let target = LinkTarget(
+            traceIDHigh: header.trace_id_high, traceIDLow: header.trace_id_low, spanID: header.span_id,
+            traceFlags: header.trace_flags)
+        return LinkRecord(target: target, attributes: attributes)
     }
 
     private mutating func loadHeader<T: BitwiseCopyable>(_ type: T.Type, _ cursor: inout AttributeCursor) -> T? {

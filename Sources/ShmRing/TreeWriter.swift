@@ -3,8 +3,8 @@ import CShims
 /// Writes one request's span tree into reserved ring memory, in the format of `shm_layout.h`.
 ///
 /// Order of calls: `begin`, then for each span `beginSpan`, its attributes, its events (each followed by
-/// the event's attributes); a parent before its children. `RingProducer.publish` ends it.
-/// An attribute that does not fit is left out and counted; a span or event that does not fit fails the
+/// the event's attributes), its links (likewise); a parent before its children. `RingProducer.publish` ends it.
+/// An attribute that does not fit is left out and counted; a span, event or link that does not fit fails the
 /// tree, which is then dropped and counted as too large; so does a 256th span, which no child could name.
 /// No call reads or writes outside the reservation.
 @safe
@@ -19,8 +19,11 @@ public struct TreeWriter: ~Copyable {
     private var spanOffset = 0
     private var spanAttributes: UInt16 = 0
     private var spanEvents: UInt16 = 0
+    private var spanLinks: UInt16 = 0
+    /// Of the event or link whose attributes come; 0 while they are the span's.
     private var eventOffset = 0
-    private var eventAttributes: UInt16 = 0
+    private var linkOffset = 0
+    private var partAttributes: UInt16 = 0
     /// Spans begun so far.
     public private(set) var spanCount: UInt16 = 0
     /// Values shortened or left out so far.
@@ -90,12 +93,25 @@ public struct TreeWriter: ~Copyable {
 
     /// Starts an event of the current span; attributes that follow are the event's.
     public mutating func beginEvent(_ name: EventName, offsetNs: UInt64) {
-        closeEvent()
+        closePart()
         var header = lb_event_header()
         header.offset_ns = offsetNs
         header.name = name.rawValue
         eventOffset = used
         spanEvents += 1
+        append(header)
+    }
+
+    /// Starts a link of the current span, behind its events; attributes that follow are the link's.
+    public mutating func beginLink(to target: LinkTarget) {
+        closePart()
+        var header = lb_link_header()
+        header.trace_id_high = target.traceIDHigh
+        header.trace_id_low = target.traceIDLow
+        header.span_id = target.spanID
+        header.trace_flags = target.traceFlags
+        linkOffset = used
+        spanLinks += 1
         append(header)
     }
 
@@ -178,23 +194,33 @@ public struct TreeWriter: ~Copyable {
     }
 
     private mutating func closeSpan() {
-        closeEvent()
+        closePart()
         guard spanCount > 0, !hasFailed else { return }
         let body = UInt32(used - spanOffset - MemoryLayout<lb_span_header>.size)
         store(body, at: spanOffset + MemoryLayout<lb_span_header>.offset(of: \.body_bytes)!)
         store(spanAttributes, at: spanOffset + MemoryLayout<lb_span_header>.offset(of: \.attribute_count)!)
         store(spanEvents, at: spanOffset + MemoryLayout<lb_span_header>.offset(of: \.event_count)!)
+        store(spanLinks, at: spanOffset + MemoryLayout<lb_span_header>.offset(of: \.link_count)!)
         spanAttributes = 0
         spanEvents = 0
+        spanLinks = 0
     }
 
-    private mutating func closeEvent() {
-        guard eventOffset > 0, !hasFailed else { return }
-        let body = UInt32(used - eventOffset - MemoryLayout<lb_event_header>.size)
-        store(body, at: eventOffset + MemoryLayout<lb_event_header>.offset(of: \.body_bytes)!)
-        store(eventAttributes, at: eventOffset + MemoryLayout<lb_event_header>.offset(of: \.attribute_count)!)
+    /// Ends the event or link whose attributes came.
+    private mutating func closePart() {
+        guard !hasFailed else { return }
+        if eventOffset > 0 {
+            let body = UInt32(used - eventOffset - MemoryLayout<lb_event_header>.size)
+            store(body, at: eventOffset + MemoryLayout<lb_event_header>.offset(of: \.body_bytes)!)
+            store(partAttributes, at: eventOffset + MemoryLayout<lb_event_header>.offset(of: \.attribute_count)!)
+        } else if linkOffset > 0 {
+            let body = UInt32(used - linkOffset - MemoryLayout<lb_link_header>.size)
+            store(body, at: linkOffset + MemoryLayout<lb_link_header>.offset(of: \.body_bytes)!)
+            store(partAttributes, at: linkOffset + MemoryLayout<lb_link_header>.offset(of: \.attribute_count)!)
+        }
         eventOffset = 0
-        eventAttributes = 0
+        linkOffset = 0
+        partAttributes = 0
     }
 
     /// Appends an attribute's header if it and `extraBytes` behind it fit, else counts the cut.
@@ -208,7 +234,7 @@ public struct TreeWriter: ~Copyable {
             return false
         }
         append(lb_attribute_header(key: key.rawValue, type: UInt8(type), reserved0: 0, value: value))
-        if eventOffset > 0 { eventAttributes += 1 } else { spanAttributes += 1 }
+        if eventOffset > 0 || linkOffset > 0 { partAttributes += 1 } else { spanAttributes += 1 }
         return true
     }
 

@@ -12,6 +12,8 @@ public struct WorkerConfiguration: Sendable {
     public var attemptsMax = 3
     /// Whether each request writes its span tree.
     public var isTracing = false
+    /// Whether connections to backends have traces of their own, where requests have.
+    public var tracesConnections = true
     public var accessLog: AccessLog?
     /// Nil without TLS listeners.
     public var tlsServer: TLSServer?

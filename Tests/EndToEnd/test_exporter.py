@@ -66,6 +66,8 @@ def _without_accidents(span: dict[str, Any]) -> dict[str, Any]:
         del span[key]
     for event in span["events"]:
         del event["time_ns"]
+    for link in span["links"]:
+        del link["trace_id"], link["span_id"]
     if span["kind"] == "SERVER":
         del span["attributes"]["net.peer.port"]
     return span

@@ -20,6 +20,13 @@ struct DecodedRequest: Equatable {
         var attributes: [Attribute] = []
     }
 
+    struct Link: Equatable {
+        var traceID = ""
+        var spanID = ""
+        var flags: UInt32 = 0
+        var attributes: [Attribute] = []
+    }
+
     struct Span: Equatable {
         var traceID = ""
         var id = ""
@@ -32,6 +39,7 @@ struct DecodedRequest: Equatable {
         var endUnixNs: UInt64 = 0
         var attributes: [Attribute] = []
         var events: [Event] = []
+        var links: [Link] = []
         var statusCode: UInt64 = 0
         var statusMessage = ""
 
@@ -91,6 +99,7 @@ extension DecodedRequest {
             case 8: span.endUnixNs = try value.fixed(bytes: 8)
             case 9: span.attributes.append(try attribute(value.message))
             case 11: span.events.append(try event(value.message))
+            case 13: span.links.append(try link(value.message))
             case 15:
                 for (number, value) in try Wire.fields(value.message) {
                     if number == 2 { span.statusMessage = try value.text } else { span.statusCode = try value.integer }
@@ -113,6 +122,20 @@ extension DecodedRequest {
             }
         }
         return event
+    }
+
+    private static func link(_ bytes: ArraySlice<UInt8>) throws -> Link {
+        var link = Link()
+        for (number, value) in try Wire.fields(bytes) {
+            switch number {
+            case 1: link.traceID = try value.hex(bytes: 16)
+            case 2: link.spanID = try value.hex(bytes: 8)
+            case 4: link.attributes.append(try attribute(value.message))
+            case 6: link.flags = UInt32(try value.fixed(bytes: 4))
+            default: throw Undecodable(what: "Link field \(number)")
+            }
+        }
+        return link
     }
 
     private static func attribute(_ bytes: ArraySlice<UInt8>) throws -> Attribute {
@@ -241,6 +264,11 @@ extension DecodedRequest {
             Event(
                 unixNs: try $0["timeUnixNano"].quotedUnsigned, name: try $0["name"].text,
                 attributes: try attributes($0["attributes"]))
+        }
+        span.links = try (json.member("links")?.elements ?? []).map {
+            Link(
+                traceID: try $0["traceId"].text, spanID: try $0["spanId"].text,
+                flags: UInt32(try $0["flags"].unsigned), attributes: try attributes($0["attributes"]))
         }
         if let status = json.member("status") {
             span.statusCode = try status["code"].unsigned

@@ -115,6 +115,27 @@ import Testing
         #expect(request.spans[0].attributes == [.init(key: "lb.generation", value: .int(8))])
     }
 
+    @Test func aLinkToNothingIsLeftOutAndCounted() throws {
+        for target in [
+            LinkTarget(traceIDHigh: 0, traceIDLow: 0, spanID: 1), .init(traceIDHigh: 1, traceIDLow: 1, spanID: 0),
+        ] {
+            let record = try SampleTrees.record { producer in
+                SampleTrees.single(&producer) { tree in
+                    tree.link(to: target, connection: ConnectionName(worker: 1, number: 2))
+                    tree.link(to: SampleTrees.linked, connection: ConnectionName(worker: 1, number: 3))
+                }
+            }
+            var bench = Bench()
+            #expect(bench.add(record) == 1)
+            let unknown = bench.walk.unknownCount
+            #expect(unknown == 2, "once for each encoder")
+            let (protobuf, json) = try bench.finish()
+            #expect(protobuf == json)
+            #expect(protobuf.spans[0].links.map(\.spanID) == ["00000000000000c3"])
+            #expect(protobuf.spans[0].attributes.isEmpty)
+        }
+    }
+
     @Test func childrenOfASpanLeftOutGoToItsParent() throws {
         var record = try SampleTrees.record(SampleTrees.failover)
         var walk = TreeWalk(naming: .classic)

@@ -65,6 +65,16 @@ import Testing
         #expect(spans[4].events.map(\.name) == ["backend_marked_unhealthy"])
     }
 
+    @Test func aLinkNamesItsSpanAndConnection() throws {
+        let spans = try failover().spans
+        #expect(spans.map(\.links.count) == [0, 0, 0, 0, 0, 1])
+        let link = spans[5].links[0]
+        #expect(link.traceID == "00000000000000c100000000000000c2")
+        #expect(link.spanID == "00000000000000c3")
+        #expect(link.flags == 0x103)
+        #expect(link.attributes == [.init(key: "connection.id", value: .string("w2-1041"))])
+    }
+
     @Test(arguments: [ExporterConfiguration.AttributeNaming.classic, .stable, .both])
     func bothEncodingsSayTheSame(naming: ExporterConfiguration.AttributeNaming) throws {
         let json = try SampleTrees.batch(OTLPJSONEncoder.self, naming: naming, SampleTrees.failover)

@@ -66,6 +66,20 @@ import Testing
         #expect(values(attempt)["error.type"] == "worker_crashed")
     }
 
+    @Test func anAttemptOverHTTP2IsNamedSo() throws {
+        let table = segment.inflightTable(slot: 0, incarnation: 0)
+        for (number, isHTTP2) in [(5 as UInt64, true), (6, false)] {
+            table.attempt(begin(table, number), spanID: number, startNs: 1, backend: 1, "b", isHTTP2: isHTTP2)
+        }
+        segment.noteDeath(slot: 0, incarnation: 0, signal: 9, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        postMortems.work()
+        var consumer = segment.consumer()
+        let attempts = trees(&consumer).map(\.nodes[1])
+        #expect(attempts.map(\.facts.name) == [.backendRequestH2, .backendRequest])
+        #expect(attempts.map { values($0)["http.flavor"] } == [nil, "1.1"])
+    }
+
     @Test func aResponseThatHadBegunEndedTheAttempt() throws {
         let table = segment.inflightTable(slot: 0, incarnation: 0)
         let index = begin(table, 5)

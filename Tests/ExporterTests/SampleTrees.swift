@@ -42,7 +42,10 @@ enum SampleTrees {
         producer.publish(tree)
     }
 
-    /// A request whose first backend refused and whose second answered: every kind of span, value and event.
+    /// The connection that the second attempt of `failover` used.
+    static let linked = LinkTarget(traceIDHigh: 0xc1, traceIDLow: 0xc2, spanID: 0xc3)
+
+    /// A request whose first backend refused and whose second answered: every kind of span, value, event and link.
     static func failover(_ producer: inout RingProducer) {
         guard var tree = producer.reserve(bytesMax: 32768) else { return }
         tree.begin(
@@ -89,6 +92,7 @@ enum SampleTrees {
         tree.attribute(.httpMethod, "GET" as StaticString)
         tree.attribute(.httpURL, "http://localhost:8080/users/42?verbose=1")
         tree.attribute(.httpStatusCode, 200)
+        tree.link(to: linked, connection: ConnectionName(worker: 2, number: 1041))
         producer.publish(tree)
     }
 

@@ -49,9 +49,24 @@ import Testing
              http.method       GET
              http.url          http://localhost:8080/users/42?verbose=1
              http.status_code  200
+             ↗ trace 00000000000000c100000000000000c2 span 00000000000000c3  connection.id=w2-1041
 
 
         """
+
+    @Test func aConnectionHasAHeadlineOfItsOwn() throws {
+        let drawn = try text { producer in
+            guard var tree = producer.reserve(bytesMax: 4096) else { return }
+            tree.begin(traceID: (1, 1), parentSpanID: 0, traceFlags: 3, baseUnixNs: 1, traceState: "".utf8.span)
+            tree.beginSpan(
+                .upstreamConnection, kind: .internal, id: 1, parent: nil, startOffsetNs: 0, endOffsetNs: 12_300_000_000)
+            tree.attribute(.connectionID, "w0-7")
+            tree.attribute(.backendHost, "backend.test:9000")
+            tree.attribute(.connectionCloseReason, "peer_closed" as StaticString)
+            producer.publish(tree)
+        }
+        #expect(drawn.hasPrefix("connection w0-7 to backend.test:9000  peer_closed  12.3 s\n"))
+    }
 
     @Test func controlCharactersAreShownAndNotObeyed() throws {
         let drawn = try text { producer in

@@ -23,12 +23,22 @@ import Testing
         facts.has_request_bytes = shape & 4 == 0 ? 0 : 1
         facts.body_type = UInt8(shape >> 3 & 3)
         facts.status = [200, 404, 503, 399][shape >> 5 & 3]
-        facts.http_flavor = UInt8(shape >> 7)
+        facts.http_flavor = UInt8(shape >> 7 & 3)
+        if shape & 512 != 0 { addLink(to: &facts, &random) }
         facts.trace_flags = UInt8.random(in: 0...3, using: &random)
         addTimes(to: &facts, &random)
         addNumbers(to: &facts, &random)
         return facts
     }
+
+    private static func addLink(to facts: inout lb_request_header, _ random: inout SeededGenerator) {
+        facts.link_trace_id_high = random.next()
+        facts.link_trace_id_low = random.next()
+        facts.link_span_id = random.next()
+    }
+
+    /// Every shape that there is.
+    private static let shapes = Array(0..<384) + Array(512..<896)
 
     private static func addTimes(to facts: inout lb_request_header, _ random: inout SeededGenerator) {
         var times = (0..<6).map { _ in UInt32.random(in: 0...UInt32.max, using: &random) }
@@ -91,7 +101,7 @@ import Testing
     private static func plain(_ producer: inout RingProducer, userAgent: String = "curl/8") {
         var random = SeededGenerator(seed: 7)
         publish(
-            facts(shape: 128, &random),
+            facts(shape: 128 + 512, &random),
             ["GET", "http://h.test/a", "h.test", userAgent, "192.0.2.7", "b.test:9002", "round_robin"],
             hasUserAgent: true, &producer)
     }
@@ -101,15 +111,16 @@ import Testing
     func everyShapeSaysInProtobufWhatItSaysInJSON(naming: ExporterConfiguration.AttributeNaming) throws {
         func write(_ producer: inout RingProducer) {
             var random = SeededGenerator(seed: 1)
-            for shape in 0..<384 { Self.publish(shape: shape, &producer, &random) }
+            for shape in Self.shapes { Self.publish(shape: shape, &producer, &random) }
             SampleTrees.failover(&producer)
-            for shape in stride(from: 0, to: 384, by: 3) { Self.publish(shape: shape, &producer, &random) }
+            for shape in Self.shapes where shape % 3 == 0 { Self.publish(shape: shape, &producer, &random) }
         }
         let protobuf = try DecodedRequest(
             protobuf: SampleTrees.batch(OTLPProtobufEncoder.self, naming: naming, ringBytes: 4 << 20, write))
         let json = try DecodedRequest(
             json: SampleTrees.batch(OTLPJSONEncoder.self, naming: naming, ringBytes: 4 << 20, write))
-        #expect(protobuf.spans.count == (384 + 128 + 1) * 6)
+        #expect(protobuf.spans.count == (768 + Self.shapes.count { $0 % 3 == 0 } + 1) * 6)
+        #expect(protobuf.spans.count { !$0.links.isEmpty } > 384)
         #expect(protobuf == json)
     }
 
@@ -121,6 +132,9 @@ import Testing
         #expect(spans[4]["http.url"] == .string("http://h.test/a"))
         #expect(spans[5].parentID == spans[0].id)
         #expect(spans[3].parentID == spans[2].id)
+        #expect(spans.map(\.links.count) == [0, 0, 0, 0, 1, 0])
+        #expect(spans[4].links[0].attributes == [.init(key: "connection.id", value: spans[2]["connection.id"]!)])
+        #expect(spans[4].links[0].flags == 0x103)
     }
 
     /// A writer that is not ours may put anything into a text; what goes out is UTF-8 and the same in both.

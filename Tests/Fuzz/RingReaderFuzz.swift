@@ -111,6 +111,14 @@ private func readBody(_ span: TreeReader.SpanRecord, _ reader: inout TreeReader)
         cursor = event.attributes
         readAttributes(&cursor, &reader)
     }
+    for _ in 0..<span.linkCount {
+        guard let link = reader.nextLink(cursor, of: span) else {
+            require(reader.isMalformed, "a missing link is said")
+            return
+        }
+        cursor = link.attributes
+        readAttributes(&cursor, &reader)
+    }
 }
 
 private func readAttributes(_ cursor: inout TreeReader.AttributeCursor, _ reader: inout TreeReader) {

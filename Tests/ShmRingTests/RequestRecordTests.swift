@@ -153,7 +153,8 @@ import Testing
         { $0.connection_span_id = 0 }, { $0.acquire_span_id = 0 }, { $0.request_span_id = 0 },
         { $0.streaming_span_id = 0 }, { $0.selection_start_ns = 21 }, { $0.selection_end_ns = 26 },
         { $0.connection_end_ns = 19 }, { $0.acquire_end_ns = 19 }, { $0.request_end_ns = 39 },
-        { $0.streaming_start_ns = 201 }, { $0.body_type = 4 }, { $0.http_flavor = 3 }, { $0.has_request_bytes = 2 },
+        { $0.link_span_id = 1 }, { $0.streaming_start_ns = 201 }, { $0.body_type = 4 }, { $0.http_flavor = 3 },
+        { $0.has_request_bytes = 2 },
     ]
 
     @Test(arguments: unsound.indices)
@@ -161,6 +162,20 @@ import Testing
         var facts = Self.facts
         Self.unsound[index](&facts)
         #expect(Self.tree(record(facts)) == nil)
+    }
+
+    @Test func theAttemptIsLinkedToItsConnection() throws {
+        var facts = Self.facts
+        #expect(Self.tree(record(facts))?.spans.allSatisfy { $0.links.isEmpty } == true)
+        facts.link_trace_id_high = 7
+        facts.link_trace_id_low = 8
+        facts.link_span_id = 9
+        let tree = try #require(Self.tree(record(facts)))
+        #expect(!tree.isMalformed)
+        #expect(tree.spans.map(\.links.count) == [0, 0, 0, 0, 1, 0])
+        let link = tree.spans[4].links[0]
+        #expect(link.target == LinkTarget(traceIDHigh: 7, traceIDLow: 8, spanID: 9, traceFlags: 3))
+        #expect(link.attributes == [.init(key: AttributeKey.connectionID.rawValue, value: .text("w2-1041"))])
     }
 
     @Test func aRecordCutAnywhereIsRefused() {

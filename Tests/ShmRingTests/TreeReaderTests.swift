@@ -16,16 +16,20 @@ import Testing
         static let rootAttributes = root + 28
         static let rootEvents = root + 30
         static let rootParent = root + 35
+        static let rootLinks = root + 36
         static let string = root + 40
         static let strings = string + 16
         static let event = strings + 24
         static let eventBody = event + 8
         static let eventAttributes = event + 12
-        static let child = event + 24
+        static let link = event + 24
+        static let linkBody = link + 24
+        static let linkAttributes = link + 28
+        static let child = link + 32 + 16
         static let childParent = child + 35
     }
 
-    /// Trace state of 8 bytes; a root with one text, two texts and an event with an attribute; a child.
+    /// Trace state of 8 bytes; a root with one text, two texts, an event and a link with an attribute each; a child.
     private func record() -> [UInt8] {
         let segment = SpanSegment.small()
         var producer = segment.producer(slot: 0)
@@ -38,6 +42,8 @@ import Testing
         writer.attribute(.dnsAnswers, ["a", "bcde"])
         writer.beginEvent(.retryTriggered, offsetNs: 6)
         writer.attribute(.retryAttempt, 1)
+        writer.link(
+            to: LinkTarget(traceIDHigh: 7, traceIDLow: 4, spanID: 9), connection: ConnectionName(worker: 0, number: 1))
         writer.beginSpan(.tcpConnect, kind: .internal, id: 6, parent: 0, startOffsetNs: 2, endOffsetNs: 8)
         writer.attribute(.failures, 7)
         producer.publish(writer)
@@ -62,11 +68,16 @@ import Testing
         #expect(bytes[At.rootParent] == 0xFF)
         #expect(bytes[At.eventBody] == 8)
         #expect(bytes[At.eventAttributes] == 1)
+        #expect(bytes[At.rootLinks] == 1)
+        #expect(bytes[At.linkBody] == 16)
+        #expect(bytes[At.linkAttributes] == 1)
         #expect(bytes[At.childParent] == 0)
         let tree = TreeReading(bytes)
         #expect(tree?.isMalformed == false)
         #expect(tree?.spans[0].attributes.map(\.value) == [.text("GET"), .texts(["a", "bcde"])])
         #expect(tree?.spans[0].events[0].attributes.map(\.value) == [.int(1)])
+        #expect(tree?.spans[0].links.map(\.target.spanID) == [9])
+        #expect(tree?.spans[0].links[0].attributes.map(\.value) == [.text("w0-1")])
         #expect(tree?.spans[1].attributes.map(\.value) == [.int(7)])
     }
 
@@ -90,8 +101,10 @@ import Testing
         (At.rootEvents, [2], 1), (At.rootEvents, [0xFF, 0xFF], 1), (At.string + 2, [0], 1),
         (At.string + 2, [6], 1),
         (At.string + 4, [0xFF], 1), (At.string + 4, [0xFF, 0xFF, 0xFF, 0xFF], 1), (At.strings + 4, [0xF0], 1),
-        (At.eventBody, [16], 1), (At.eventBody, [4], 1), (At.eventBody, [0xFF, 0xFF, 0xFF, 0xFF], 1),
+        (At.eventBody, [64], 1), (At.eventBody, [4], 1), (At.eventBody, [0xFF, 0xFF, 0xFF, 0xFF], 1),
         (At.eventAttributes, [2], 1),
+        (At.rootLinks, [2], 1), (At.rootLinks, [0xFF, 0xFF], 1), (At.linkBody, [24], 1), (At.linkBody, [4], 1),
+        (At.linkBody, [0xFF, 0xFF, 0xFF, 0xFF], 1), (At.linkAttributes, [2], 1),
     ]
 
     @Test(arguments: damages)

@@ -14,6 +14,12 @@ struct TreeReading: Equatable {
         var endOffsetNs: UInt64
         var attributes: [Attribute] = []
         var events: [Event] = []
+        var links: [Link] = []
+    }
+
+    struct Link: Equatable {
+        var target: LinkTarget
+        var attributes: [Attribute] = []
     }
 
     struct Event: Equatable {
@@ -75,6 +81,11 @@ struct TreeReading: Equatable {
             cursor = event.attributes
             result.events.append(
                 Event(name: event.name, offsetNs: event.offsetNs, attributes: attributes(&cursor, &reader)))
+        }
+        for _ in 0..<span.linkCount {
+            guard let link = reader.nextLink(cursor, of: span) else { break }
+            cursor = link.attributes
+            result.links.append(Link(target: link.target, attributes: attributes(&cursor, &reader)))
         }
         return result
     }

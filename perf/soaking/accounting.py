@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from perf.soaking.clients import Tally
 
 ROOT = "proxy_request"
+CONNECTION = "upstream_connection"
 CRASHED = "worker_crashed"
 
 REUSED = Counter(
@@ -32,6 +33,10 @@ class Trees:
     """Targets of requests that a dead worker left behind."""
     broken: list[str] = field(default_factory=list)
     """Trees that are neither."""
+    connections: dict[bytes, int] = field(default_factory=dict)
+    """Traces of connections to backends, with the number of requests that they say were answered."""
+    linked: Counter[bytes] = field(default_factory=Counter)
+    """How many whole trees link to each."""
     drained: int = 0
     """Requests that were under way when their worker was told to drain."""
 
@@ -56,6 +61,8 @@ def read_trees(bodies: Iterable[bytes]) -> Trees:
 
 
 def _sort(spans: list[Span], found: Trees) -> None:
+    if any(span.name == CONNECTION for span in spans):
+        return _note_connection(spans, found)
     names = Counter(span.name for span in spans)
     roots = [span for span in spans if span.name == ROOT]
     if len(roots) != 1:
@@ -68,8 +75,19 @@ def _sort(spans: list[Span], found: Trees) -> None:
         found.crashed[target] += 1
     elif names in (REUSED, CONNECTED) and attributes["http.status_code"].int_value == 200:
         found.whole[target] += 1
+        found.linked.update(link.trace_id for span in spans for link in span.links)
     else:
         found.broken.append(f"{target}: {dict(names)}, {_texts(attributes)}")
+
+
+def _note_connection(spans: list[Span], found: Trees) -> None:
+    names = Counter(span.name for span in spans)
+    if names != Counter({CONNECTION: 1, "tcp_connect": 1}):
+        found.broken.append(f"a connection: {dict(names)}")
+        return
+    root = next(span for span in spans if span.name == CONNECTION)
+    answered = next(pair.value.int_value for pair in root.attributes if pair.key == "connection.requests_answered")
+    found.connections[root.trace_id] = answered
 
 
 def _texts(attributes: dict[str, object]) -> str:
@@ -107,8 +125,23 @@ def complaints(
     strangers = set(trees.whole) - set(answered) - excused
     found += [f"a tree for a request that nobody sent: {target}" for target in sorted(strangers)]
     found += [f"broken tree: {text}" for text in trees.broken]
+    if not kill_times:
+        found += _connection_complaints(trees)
     if not kill_times and trees.crashed:
         found.append(f"{sum(trees.crashed.values())} crashed trees although no worker was killed")
+    return found
+
+
+def _connection_complaints(trees: Trees) -> list[str]:
+    """Every link leads to a connection, and connections have answered what links to them. Those of a worker that was
+    killed are lost, so this is for runs in which none was."""
+    missing = [trace for trace in trees.linked if trace not in trees.connections]
+    found = [f"links to a connection without a trace: {trace.hex()}" for trace in missing]
+    for trace, answered in trees.connections.items():
+        if trees.linked[trace] != answered:
+            found.append(f"a connection that says {answered} answers, and {trees.linked[trace]} links: {trace.hex()}")
+    if sum(trees.linked.values()) != sum(trees.whole.values()):
+        found.append(f"{sum(trees.whole.values())} whole trees with {sum(trees.linked.values())} links")
     return found
 
 

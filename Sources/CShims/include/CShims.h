@@ -9,6 +9,7 @@
 #include "shm_layout.h"
 #include "curl_shims.h"
 #include "process_care.h"
+#include "tcp_totals.h"
 #include "nghttp2_shims.h"
 #include "openssl_shims.h"
 

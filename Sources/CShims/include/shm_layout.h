@@ -25,7 +25,8 @@
 // A record starts at every record boundary with lb_record_header, its size is a multiple of 8, and it
 // never wraps: where the data's end is too near, a pad record (LB_RECORD_PAD) fills it up. A tree record
 // (LB_RECORD_TREE) is one finished request: lb_tree_header, the trace state (padded to 8), then
-// `span_count` times { lb_span_header, its attributes, its events { lb_event_header, attributes } }.
+// `span_count` times { lb_span_header, its attributes, its events { lb_event_header, attributes }, its links
+// { lb_link_header, attributes } }.
 // A request record (LB_RECORD_REQUEST) is one finished request too, of the shape that nearly all have: sent once,
 // over an idle connection, answered, without a trace state. It holds the facts from which the six spans follow, in
 // a quarter of the bytes: lb_request_header, its texts one after the other in the order of their lengths there, and
@@ -66,7 +67,7 @@
 #include <string.h>
 
 #define LB_SHM_MAGIC 0x73676e6972706e61ull
-#define LB_SHM_LAYOUT_VERSION 4u
+#define LB_SHM_LAYOUT_VERSION 5u
 #define LB_PAGE_BYTES 4096u
 #define LB_CACHE_LINE_BYTES 64u
 #define LB_RECORD_BYTES_MAX 65536u
@@ -156,7 +157,8 @@ struct lb_inflight_entry {
     uint8_t authority_bytes;
     uint8_t backend_bytes;
     uint8_t is_secure;  // the client came by https
-    uint8_t reserved[3];
+    uint8_t is_http2;   // the attempt goes to the backend in HTTP/2
+    uint8_t reserved[2];
     // Texts, cut to fit. The path is without a query, which may hold secrets.
     uint8_t method[LB_INFLIGHT_METHOD_BYTES];
     uint8_t backend_host[LB_INFLIGHT_BACKEND_BYTES];
@@ -213,14 +215,15 @@ struct lb_span_header {
     uint64_t span_id;
     uint64_t start_offset_ns;
     uint64_t end_offset_ns;
-    uint32_t body_bytes;  // attributes and events behind this header
+    uint32_t body_bytes;  // attributes, events and links behind this header
     uint16_t attribute_count;
     uint16_t event_count;
     uint8_t name;
     uint8_t kind;          // as in OTLP: 1 internal, 2 server, 3 client
     uint8_t status;        // as in OTLP: 0 unset, 1 ok, 2 error
     uint8_t parent_index;  // of an earlier span of this tree; LB_PARENT_NONE: the tree's parent_span_id
-    uint32_t reserved0;
+    uint16_t link_count;
+    uint16_t reserved0;
 };
 
 struct lb_event_header {
@@ -228,6 +231,17 @@ struct lb_event_header {
     uint32_t body_bytes;
     uint16_t attribute_count;
     uint8_t name;
+    uint8_t reserved0;
+};
+
+// To a span of another trace.
+struct lb_link_header {
+    uint64_t trace_id_high;  // halves of the id as in its hexadecimal text
+    uint64_t trace_id_low;
+    uint64_t span_id;
+    uint32_t body_bytes;
+    uint16_t attribute_count;
+    uint8_t trace_flags;  // W3C trace flags of the other trace
     uint8_t reserved0;
 };
 
@@ -252,6 +266,9 @@ struct lb_request_header {
     uint64_t request_span_id;
     uint64_t streaming_span_id;
     uint64_t connection_number;
+    uint64_t link_trace_id_high;  // of the connection's trace, to which the attempt's span has a link
+    uint64_t link_trace_id_low;
+    uint64_t link_span_id;  // 0: there is no link
     uint32_t selection_start_ns;
     uint32_t selection_end_ns;  // and the start of connection and acquisition
     uint32_t connection_end_ns;
@@ -300,8 +317,9 @@ _Static_assert(sizeof(struct lb_record_header) == 8, "fixed by the layout");
 _Static_assert(sizeof(struct lb_tree_header) == 48, "fixed by the layout");
 _Static_assert(sizeof(struct lb_span_header) == 40, "fixed by the layout");
 _Static_assert(sizeof(struct lb_event_header) == 16, "fixed by the layout");
+_Static_assert(sizeof(struct lb_link_header) == 32, "fixed by the layout");
 _Static_assert(sizeof(struct lb_attribute_header) == 8, "fixed by the layout");
-_Static_assert(sizeof(struct lb_request_header) == 200, "fixed by the layout");
+_Static_assert(sizeof(struct lb_request_header) == 224, "fixed by the layout");
 
 static inline uint64_t lb_load_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline uint64_t lb_load_relaxed(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }

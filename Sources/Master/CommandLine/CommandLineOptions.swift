@@ -207,6 +207,11 @@ struct TracingOptions: ParsableArguments {
     @Option(bytes: 128 * 1024...1 << 30, "Memory for finished spans of each worker, rounded up to a power of two")
     var spanBuffer = 16 << 20
 
+    @Flag(
+        inversion: .prefixedNo, exclusivity: .chooseLast,
+        help: "Trace connections to backends as well, each from connect to close, with links to them.")
+    var connectionTraces = true
+
     @Sendable private static func serviceName(_ text: String) throws(BadValue) -> String {
         guard !text.isEmpty else { throw BadValue("the name of the service is empty") }
         return text

@@ -99,6 +99,7 @@ struct Configuration {
         worker.pool = pool(options.upstream)
         worker.attemptsMax = options.limits.maxAttempts
         worker.isTracing = isTracing
+        worker.tracesConnections = options.tracing.connectionTraces
         worker.tlsServer = tls.server
         worker.tlsClient = tls.client
         return worker

@@ -92,6 +92,7 @@ extension Setting {
         seconds("tracing.batch_delay", "--otel-batch-delay", \.tracing.otelBatchDelay),
         seconds("tracing.timeout", "--otel-timeout", \.tracing.otelTimeout),
         bytes("tracing.span_buffer", "--span-buffer", \.tracing.spanBuffer),
+        flag("tracing.connections", "--connection-traces", \.tracing.connectionTraces),
     ]
 
     private static let logging = [

@@ -42,6 +42,14 @@ enum Socket {
         return address.port
     }
 
+    /// Bytes that a TCP connection has carried, nil where nobody counts.
+    static func totals(_ descriptor: Int32) -> (sent: UInt64, received: UInt64)? {
+        var sent: UInt64 = 0
+        var received: UInt64 = 0
+        guard unsafe lb_tcp_totals(descriptor, &sent, &received) == 0 else { return nil }
+        return (sent, received)
+    }
+
     enum ConnectOutcome {
         case connected(Int32)
         case inProgress(Int32)

@@ -135,6 +135,7 @@ extension Proxy {
 
     /// The backend failed in the middle of the body: the client must see that something is missing.
     private func responseCutShort(_ exchange: Exchange, _ error: ErrorType) {
+        closes(exchange.upstream, because: error)
         exchange.hadBodyError = true
         exchange.attempt.error = error
         dropUpstream(exchange)

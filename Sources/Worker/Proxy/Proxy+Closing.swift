@@ -44,7 +44,9 @@ extension Proxy {
         case .keepIdle:
             connection.isIdle = true
             upstreamDeadlines.arm(connection, .idle, nowNs: nowNs)
-        case .close: discardUpstream(connection)
+        case .close:
+            closes(connection, .poolFull)
+            discardUpstream(connection)
         case .hand(let waiter): hand(connection, to: waiter)
         }
     }
@@ -71,6 +73,7 @@ extension Proxy {
     /// Closes a connection that its pool has forgotten.
     func discardUpstream(_ connection: UpstreamConnection) {
         precondition(connection.exchange == nil, "upstream \(connection.slot) is closed while it serves")
+        recordEnd(of: connection)
         upstreamDeadlines.remove(connection)
         connection.close(buffers)
         upstreams.remove(connection.slot)

@@ -93,7 +93,10 @@ extension Proxy {
 
     private func replaceIdle(_ slot: Int, for exchange: Exchange, _ endpoint: Endpoint) {
         // The pool has forgotten the idle connection already; its place in `total` goes to the new one.
-        if let connection = upstreams.occupant(slot) { discardUpstream(connection) }
+        if let connection = upstreams.occupant(slot) {
+            closes(connection, .replaced)
+            discardUpstream(connection)
+        }
         connect(exchange, endpoint)
     }
 
@@ -133,20 +136,24 @@ extension Proxy {
         exchange.attempt.acquireEndNs = now
         exchange.attempt.connectStartNs = now
         exchange.attempt.addressIndex = endpoint.addressIndex
+        let history = beginHistory(exchange)
         switch Socket.connect(endpoint.addresses[endpoint.addressIndex]) {
         case .connected(let descriptor):
-            openUpstream(exchange, endpoint, descriptor, isConnecting: false)
+            openUpstream(exchange, endpoint, descriptor, isConnecting: false, history)
         case .inProgress(let descriptor):
-            openUpstream(exchange, endpoint, descriptor, isConnecting: true)
+            openUpstream(exchange, endpoint, descriptor, isConnecting: true, history)
         case .failed(let error):
             releasePlace(endpoint, isHTTP2: exchange.attempt.http2.isPooled)
+            recordFailure(history, exchange, endpoint, Self.errorType(connecting: error))
             connectFailed(exchange, Self.errorType(connecting: error))
         }
     }
 
-    private func openUpstream(_ exchange: Exchange, _ endpoint: Endpoint, _ descriptor: Int32, isConnecting: Bool) {
-        let number = nextConnectionNumber
-        nextConnectionNumber += 1
+    private func openUpstream(
+        _ exchange: Exchange, _ endpoint: Endpoint, _ descriptor: Int32, isConnecting: Bool,
+        _ history: ConnectionHistory?
+    ) {
+        let number = exchange.attempt.connection
         let inserted = upstreams.insert { slot, generation in
             UpstreamConnection(
                 descriptor: descriptor, slot: slot, generation: generation, endpoint: endpoint, number: number,
@@ -155,9 +162,9 @@ extension Proxy {
         guard let connection = inserted else { preconditionFailure("the upstream table is full") }
         connection.isWritable = !isConnecting
         connection.isHTTP2 = exchange.attempt.http2.isPooled
+        connection.history = history
         exchange.upstream = connection
         connection.exchange = exchange
-        exchange.attempt.connection = number
         let token = EventToken(kind: .upstream, slot: connection.slot, generation: connection.generation)
         do {
             try poller.addConnection(descriptor, token: token)
@@ -194,6 +201,7 @@ extension Proxy {
             atNs: exchange.attempt.handshakeStartNs > 0 ? stampNs() : exchange.attempt.connectEndNs)
         upstreamDeadlines.disarm(connection)
         if connection.endpoint.isSecure { settleVersion(exchange, connection) }
+        connection.history?.made(by: exchange)
         if connection.isHTTP2 { return startHTTP2(exchange, connection) }
         sendRequest(exchange)
     }
@@ -236,6 +244,7 @@ extension Proxy {
         if let tracer {
             exchange.attempt.spanID = tracer.newSpanID()
             tracer.attemptBegan(exchange, connection.endpoint)
+            connection.history?.requestStarted(exchange.identity)
             additions.identity = exchange.identity
             additions.attemptSpanID = exchange.attempt.spanID
         }

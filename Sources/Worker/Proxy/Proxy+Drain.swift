@@ -147,6 +147,7 @@ extension Proxy {
         logger.warning("the drain timeout is over, what is left is closed", metadata: left.metadata)
         for connection in downstreams.occupants where connection.session == nil {
             if let exchange = connection.exchange {
+                closes(exchange.upstream, .drain)
                 leaveUpstream(exchange)
                 exchange.error = .drainTimeout
                 exchange.hadBodyError = exchange.phase == .streaming

@@ -20,6 +20,7 @@ extension Proxy {
         _ exchange: Exchange, _ error: ErrorType, connectionEnded: Bool, isConnectFailure: Bool = false,
         atNs: UInt64? = nil
     ) {
+        closes(exchange.upstream, because: error)
         if exchange.phase == .streaming { return failedInMidResponse(exchange, error) }
         let now = atNs ?? stampNs()
         exchange.attempt.error = error
@@ -189,6 +190,7 @@ extension Proxy {
     func dropUpstream(_ exchange: Exchange) {
         guard let connection = exchange.upstream else { return }
         if let stream = connection.stream { noteEnd(of: stream, exchange) }
+        makerLeaves(exchange, connection)
         exchange.upstream = nil
         connection.exchange = nil
         closeUpstream(connection)

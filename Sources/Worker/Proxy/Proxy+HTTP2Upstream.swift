@@ -61,6 +61,7 @@ extension Proxy {
         let ageMaxNs = configuration.pool.connectionAgeNs
         let isOld = ageMaxNs > 0 && nowNs >= carrier.readyAtNs &+ ageMaxNs
         guard isOld || (carrier.session?.nextStreamID ?? 0) > Self.streamIDMax else { return }
+        closes(carrier, isOld ? .maxAge : .streamIDsExhausted)
         _ = carrier.endpoint.http2Pool.retired(carrier.slot)
     }
 
@@ -171,6 +172,7 @@ extension Proxy {
     private func lookAtConnection(_ connection: UpstreamConnection, _ session: HTTP2Session) {
         if session.settingsCount > connection.settingsSeen {
             connection.settingsSeen = session.settingsCount
+            connection.history?.settingsReceived(session.peerSettings, atNs: stampNs())
             let streamsMax = Int(min(session.peerSettings.streamsMax, Self.streamsMax))
             if connection.isMaking {
                 connectionReady(connection, session, streamsMax: streamsMax)
@@ -179,6 +181,7 @@ extension Proxy {
                 deferLine(connection.endpoint)
             }
         }
+        if session.pingAckCount > connection.pingsSeen { pingAnswered(connection, session) }
         for goaway in session.takeGoaways() { goawayArrived(goaway, connection, session) }
     }
 
@@ -191,6 +194,7 @@ extension Proxy {
         exchange.upstream = nil
         exchange.attempt.http2.handshakeEndNs = now
         exchange.attempt.http2.peerSettings = session.peerSettings
+        connection.history?.made(by: exchange)
         upstreamDeadlines.arm(connection, .ping, nowNs: now)
         connection.endpoint.http2Pool.made(connection.slot, streamsMax: streamsMax)
         openStream(exchange, on: connection.slot)
@@ -201,8 +205,10 @@ extension Proxy {
     private func goawayArrived(
         _ goaway: HTTP2Session.Goaway, _ connection: UpstreamConnection, _ session: HTTP2Session
     ) {
-        if connection.isMaking { return }
         let now = stampNs()
+        connection.history?.goawayReceived(goaway, atNs: now)
+        closes(connection, .goaway)
+        if connection.isMaking { return }
         _ = connection.endpoint.http2Pool.retired(connection.slot)
         for stream in session.streams {
             guard let exchange = stream.upstream?.exchange else { continue }
@@ -217,7 +223,10 @@ extension Proxy {
         while let stream = session.nextTouched() {
             let news = stream.news
             stream.news = HTTP2Stream.News()
-            if news.hasClosed { session.forget(stream) }
+            if news.hasClosed {
+                session.forget(stream)
+                if stream.hasFinalHead, stream.hasInboundEnded { session.upstream?.history?.streamAnswered() }
+            }
             guard let connection = stream.upstream else {
                 if news.hasClosed { stream.dropInbound() }
                 continue
@@ -270,6 +279,7 @@ extension Proxy {
             guard let exchange = connection.exchange else { return closeHTTP2(connection) }
             return connectFailed(exchange, error)
         }
+        carrierEnds(connection, session, error)
         connection.session = nil
         if let cause = session.patience.exhausted { logImpatience(cause, backend: connection.endpoint) }
         session.closeAll(code: .internalError)
@@ -289,9 +299,11 @@ extension Proxy {
         case .ping:
             let isIdle = session.streams.isEmpty
             if isIdle, nowNs >= connection.idleSinceNs &+ configuration.timeouts.upstreamIdleNs {
+                closes(connection, .idleTimeout)
                 return leaveConnection(connection, session)
             }
             session.ping()
+            connection.history?.pingSent(atNs: stampNs())
             upstreamDeadlines.arm(connection, .pingAnswer, nowNs: nowNs)
         case .pingAnswer:
             logger.warning("a backend's connection is dead", metadata: ["backend": "\(connection.endpoint.name)"])

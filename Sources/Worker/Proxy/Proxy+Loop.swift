@@ -8,6 +8,7 @@ extension Proxy {
         nowNs = Clock.monotonicNs()
         while !drainIsDone() { turn(control, termination, waitMs: waitMs()) }
         if downstreams.count > 0 { abandonEverything() }
+        recordOpenConnections()
         if handedOver > 0 { logger.debug("connections went to the successor", metadata: ["count": "\(handedOver)"]) }
         accessLog?.flush()
     }
@@ -142,7 +143,10 @@ extension Proxy {
 
     private func upstreamExpired(_ connection: UpstreamConnection, _ kind: UpstreamDeadline) {
         if connection.session != nil { return upstreamCarrierExpired(connection, kind) }
-        guard let exchange = connection.exchange, kind != .idle else { return closeUpstream(connection) }
+        guard let exchange = connection.exchange, kind != .idle else {
+            closes(connection, .idleTimeout)
+            return closeUpstream(connection)
+        }
         switch kind {
         case .connect: connectFailed(exchange, .connectTimeout)
         case .responseHead, .stall: attemptFailed(exchange, .upstreamTimeout, connectionEnded: false)

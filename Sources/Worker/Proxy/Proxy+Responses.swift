@@ -19,7 +19,10 @@ extension Proxy {
         if connection.session != nil { return upstreamCarrierEvent(connection, readiness) }
         guard let exchange = connection.exchange else {
             // An idle connection has nothing to say: bytes or an end both make it useless.
-            if readiness.isReadable || readiness.peerFinished, !isStillIdle(connection) { closeUpstream(connection) }
+            if readiness.isReadable || readiness.peerFinished, !isStillIdle(connection) {
+                idleEnded(connection, readiness)
+                closeUpstream(connection)
+            }
             return
         }
         if exchange.phase == .tunnel {
@@ -186,6 +189,7 @@ extension Proxy {
         {
             releaseUpstream(connection)
         } else {
+            notKept(connection, exchange)
             closeUpstream(connection)
         }
         finish(exchange)

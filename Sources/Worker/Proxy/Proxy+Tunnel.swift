@@ -62,6 +62,11 @@ extension Proxy {
     /// Ends the tunnel and both connections.
     func finishTunnel(_ exchange: Exchange, error: ErrorType?) {
         exchange.error = error
+        if error == .upstreamReset {
+            closes(exchange.upstream, .reset, error)
+        } else {
+            closes(exchange.upstream, .tunnelEnded)
+        }
         abort(exchange)
     }
 }

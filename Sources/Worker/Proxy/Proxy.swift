@@ -12,7 +12,7 @@ import ShmRing
 ///     Proxy+Tunnel    after 101                               Proxy+Closing    connections end
 ///     Proxy+Drain     the worker leaves                       Proxy+Inbox      clients from another worker
 ///     Proxy+HTTP2     clients' carriers of streams            Proxy+HTTP2Upstream  backends' carriers
-///     Proxy+TLS       handshakes
+///     Proxy+TLS       handshakes                              Proxy+Connections  traces of backends' connections
 ///
 /// One thread, no locks. Nothing here blocks.
 final class Proxy {
@@ -141,7 +141,8 @@ final class Proxy {
             tracer = Tracer(
                 producer: segment.producer(slot: inheritance.slot), worker: inheritance.slot,
                 generation: inheritance.generation,
-                inflight: segment.inflightTable(slot: inheritance.slot, incarnation: inheritance.incarnation))
+                inflight: segment.inflightTable(slot: inheritance.slot, incarnation: inheritance.incarnation),
+                tracesConnections: configuration.tracesConnections)
         } else {
             tracer = nil
         }

@@ -21,8 +21,10 @@ extension Tracer {
         writeHTTP2Facts(exchange, attempt, number: number, isLast: isLast, &tree)
         writeHTTP2Events(exchange, attempt, number: number, &tree)
         writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
+        writeLink(attempt, &tree)
         writeAcquire(attempt, parent: span, clock, &tree)
-        writeMaking(exchange, attempt, number: number, endpoint, parent: span, clock, &tree)
+        let facts = exchange.handshakes.first { $0.attempt == number }
+        writeMaking(attempt, facts, endpoint, parent: span, clock, &tree)
         if attempt.http2.handshakeStartNs > 0 { writeHTTP2Handshake(attempt, parent: span, clock, &tree) }
         if isLast, attempt.status > 0 { writeHTTP2Streaming(exchange, attempt, parent: span, clock, &tree) }
     }
@@ -67,7 +69,7 @@ extension Tracer {
         tree.attribute(.h2ResetBy, attempt.http2.isResetByPeer ? "peer" : "local")
     }
 
-    private func writeHTTP2Handshake(
+    func writeHTTP2Handshake(
         _ attempt: AttemptRecord, parent: Int, _ clock: SpanClock, _ tree: inout TreeWriter
     ) {
         let facts = attempt.http2
@@ -79,11 +81,13 @@ extension Tracer {
                 hasFailed ? attempt.connectionEndNs : facts.handshakeEndNs, notBefore: facts.handshakeStartNs),
             status: hasFailed ? .error : .unset)
         guard !hasFailed else { return writeError(attempt.error, &tree) }
+        writeSettings(facts.peerSettings, &tree)
+    }
+
+    func writeSettings(_ settings: HTTP2Session.PeerSettings, _ tree: inout TreeWriter) {
         // libnghttp2 reports the largest number where the server set no limit.
-        if facts.peerSettings.streamsMax != .max {
-            tree.attribute(.h2MaxConcurrentStreams, Int(facts.peerSettings.streamsMax))
-        }
-        tree.attribute(.h2InitialWindowSize, Int(facts.peerSettings.windowBytes))
+        if settings.streamsMax != .max { tree.attribute(.h2MaxConcurrentStreams, Int(settings.streamsMax)) }
+        tree.attribute(.h2InitialWindowSize, Int(settings.windowBytes))
     }
 
     private func writeHTTP2Streaming(

@@ -34,7 +34,8 @@ extension Tracer {
         guard let inflight, exchange.identity.isSampled else { return }
         inflight.attempt(
             exchange.inflightEntry, spanID: exchange.attempt.spanID,
-            startNs: exchange.attempt.requestStartNs &- exchange.startedNs, backend: endpoint.index, endpoint.name)
+            startNs: exchange.attempt.requestStartNs &- exchange.startedNs, backend: endpoint.index, endpoint.name,
+            isHTTP2: exchange.attempt.http2.isUsed)
     }
 
     func responseBegan(_ exchange: Exchange, status: Int, _ phase: InflightTable.Phase) {

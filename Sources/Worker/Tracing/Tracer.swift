@@ -9,18 +9,24 @@ final class Tracer {
     let generation: UInt32
     let url = ByteBuffer(capacity: RequestURL.bytesMax)
     let inflight: InflightTable?
+    /// Nil when connections to backends are not traced.
+    let connectionIDs: ConnectionTraceIDs?
     /// When the worker began to drain; what ran then is told of it.
     private var drainStartedNs = UInt64.max
 
-    /// - Parameter inflight: Where requests are noted while they run, for the case that the worker dies.
+    /// - Parameters:
+    ///   - inflight: Where requests are noted while they run, for the case that the worker dies.
+    ///   - tracesConnections: Whether connections to backends have traces of their own.
     init(
         producer: consuming RingProducer, worker: Int, generation: UInt32, inflight: InflightTable? = nil,
-        random: IDGenerator = IDGenerator()
+        tracesConnections: Bool = false, random: IDGenerator = IDGenerator()
     ) {
         self.producer = producer
         self.inflight = inflight
         self.worker = worker
         self.generation = generation
+        var random = random
+        connectionIDs = tracesConnections ? ConnectionTraceIDs(&random) : nil
         self.random = random
     }
 
@@ -218,18 +224,20 @@ final class Tracer {
             writeError(attempt.error, &tree)
             writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
         }
+        // There is no span of the attempt itself that could have it.
+        if attempt.requestStartNs == 0 { writeLink(attempt, &tree) }
         writeAcquire(attempt, parent: connection, clock, &tree)
-        writeMaking(exchange, attempt, number: number, endpoint, parent: connection, clock, &tree)
+        let facts = exchange.handshakes.first { $0.attempt == number }
+        writeMaking(attempt, facts, endpoint, parent: connection, clock, &tree)
     }
 
     /// What a new connection took, before anything was sent over it.
     func writeMaking(
-        _ exchange: Exchange, _ attempt: AttemptRecord, number: Int, _ endpoint: Endpoint, parent: Int,
-        _ clock: SpanClock, _ tree: inout TreeWriter
+        _ attempt: AttemptRecord, _ facts: HandshakeFacts?, _ endpoint: Endpoint, parent: Int, _ clock: SpanClock,
+        _ tree: inout TreeWriter
     ) {
         if attempt.connectStartNs > 0 { writeConnect(attempt, endpoint, parent: parent, clock, &tree) }
         if attempt.handshakeStartNs > 0 {
-            let facts = exchange.handshakes.first { $0.attempt == number }
             writeHandshake(attempt, facts, endpoint, parent: parent, clock, &tree)
         }
     }
@@ -315,6 +323,7 @@ final class Tracer {
         if number > 0 { tree.attribute(.httpResendCount, number) }
         if attempt.status == 0 { writeError(attempt.error, &tree) }
         writeAttemptEvents(exchange, attempt, number: number, endpoint, &tree)
+        writeLink(attempt, &tree)
     }
 
     func writeAttemptEvents(

@@ -54,6 +54,7 @@ extension Tracer {
         Self.noteTimes(exchange, &narrow, in: &facts)
         Self.noteBody(exchange, &narrow, in: &facts)
         facts.connection_number = exchange.attempt.connection
+        if let connectionIDs { Self.noteLink(connectionIDs[exchange.attempt.connection], in: &facts) }
         facts.status = narrow(exchange.statusSent)
         facts.backend_index = narrow(exchange.attempt.endpoint)
         facts.backend_count = narrow(backendCount)
@@ -65,6 +66,12 @@ extension Tracer {
         facts.generation = generation
         facts.http_flavor = Self.flavor(exchange, client).rawValue
         return narrow.isLossless ? facts : nil
+    }
+
+    private static func noteLink(_ connection: LinkTarget, in facts: inout lb_request_header) {
+        facts.link_trace_id_high = connection.traceIDHigh
+        facts.link_trace_id_low = connection.traceIDLow
+        facts.link_span_id = connection.spanID
     }
 
     private func noteIdentity(_ exchange: Exchange, in facts: inout lb_request_header) {

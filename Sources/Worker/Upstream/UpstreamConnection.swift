@@ -25,6 +25,10 @@ final class UpstreamConnection: Connection {
     var idleSinceNs: UInt64 = 0
     /// How many SETTINGS frames have been acted on.
     var settingsSeen = 0
+    /// How many answers to PINGs have been noticed.
+    var pingsSeen = 0
+    /// For its trace, a stream's is that of its connection; nil where connections are not traced.
+    var history: ConnectionHistory?
 
     init(
         descriptor: Int32, slot: Int, generation: UInt32, endpoint: Endpoint, number: UInt64, address: Int,
@@ -51,5 +55,6 @@ final class UpstreamConnection: Connection {
         isHTTP2 = true
         super.init(descriptor: -1, slot: slot, generation: generation)
         transport = stream
+        history = carrier.history
     }
 }

@@ -109,7 +109,7 @@ class Collector:
         return self.posts
 
     def wait_for_trees(self, count: int, timeout_s: float = PATIENCE_S) -> list[Tree]:
-        """Waits until `count` trees came, checks each, and returns them by start time."""
+        """Waits until `count` trees of requests came, checks each, and returns them by start time."""
         self._wait(lambda: len(self._trees()) >= count, f"{count} trees", timeout_s)
         found = self._trees()
         assert len(found) == count, f"expected {count} trees: {[tree.outline() for tree in found]}"
@@ -118,14 +118,29 @@ class Collector:
         return found
 
     def wait_for_tree(self, predicate: Callable[[Tree], bool] = lambda tree: True) -> Tree:
-        """Waits for the one tree that fits, and checks that it is sound."""
+        """Waits for the one tree of a request that fits, and checks that it is sound."""
         self._wait(lambda: any(map(predicate, self._trees())), "a tree")
         (found,) = filter(predicate, self._trees())
         found.assert_sound()
         return found
 
+    def wait_for_connections(self, count: int, timeout_s: float = PATIENCE_S) -> list[Tree]:
+        """Waits until `count` traces of connections to backends came, checks each, and returns them by start time."""
+        self._wait(lambda: len(self.connections) >= count, f"{count} connections", timeout_s)
+        found = self.connections
+        assert len(found) == count, f"expected {count} connections: {[tree.outline() for tree in found]}"
+        for tree in found:
+            tree.assert_sound()
+        return found
+
+    @property
+    def connections(self) -> list[Tree]:
+        """The traces of connections to backends."""
+        return [tree for tree in trees(self.accepted_spans) if tree.is_connection]
+
     def _trees(self) -> list[Tree]:
-        return trees(self.accepted_spans)
+        """Those of requests."""
+        return [tree for tree in trees(self.accepted_spans) if not tree.is_connection]
 
     def _wait(self, condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
         with self._changed:

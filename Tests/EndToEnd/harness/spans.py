@@ -15,6 +15,8 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 Value = str | bool | int | float | list["Value"] | None
 
+CONNECTION = "upstream_connection"
+"""The root of the trace of a connection to a backend."""
 FLAG_HAS_IS_REMOTE = 0x100
 """The exporter knows whether the parent is remote (OTLP trace.proto, SpanFlags)."""
 FLAG_IS_REMOTE = 0x200
@@ -25,6 +27,14 @@ FLAG_IS_REMOTE = 0x200
 class Event:
     name: str
     time_ns: int
+    attributes: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Link:
+    trace_id: str
+    span_id: str
+    flags: int
     attributes: dict[str, Value]
 
 
@@ -41,6 +51,7 @@ class Span:
     end_ns: int
     attributes: dict[str, Value]
     events: list[Event]
+    links: list[Link]
     status: str
     status_message: str
     resource: dict[str, Value]
@@ -55,6 +66,12 @@ class Span:
         found = [event for event in self.events if event.name == name]
         assert len(found) == 1, f"{len(found)} events {name} on {self.name}: {self.events}"
         return found[0]
+
+    @property
+    def link(self) -> Link:
+        """The one link."""
+        assert len(self.links) == 1, f"{len(self.links)} links on {self.name}"
+        return self.links[0]
 
     def has_event(self, name: str) -> bool:
         return any(event.name == name for event in self.events)
@@ -71,6 +88,11 @@ class Tree:
         yield self.span
         for child in self.children:
             yield from child
+
+    @property
+    def is_connection(self) -> bool:
+        """Whether this is the trace of a connection to a backend, and not of a request."""
+        return self.span.name == CONNECTION
 
     def all(self, name: str) -> list[Span]:
         return [span for span in self if span.name == name]
@@ -144,6 +166,7 @@ def _span(span: trace_pb2.Span, resource: dict[str, Value], scope: tuple[str, st
         end_ns=span.end_time_unix_nano,
         attributes=attributes(span.attributes),
         events=[Event(e.name, e.time_unix_nano, attributes(e.attributes)) for e in span.events],
+        links=[Link(k.trace_id.hex(), k.span_id.hex(), k.flags, attributes(k.attributes)) for k in span.links],
         status=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
         status_message=span.status.message,
         resource=resource,

@@ -172,7 +172,8 @@ import Testing
         var consumer = segment.consumer()
         var told: [Bool] = []
         while let (picture, _) = consumer.next(slot: 0, { TracePicture($0) }) {
-            told.append(picture?.lines.contains { $0.hasPrefix("! drain_started at") } ?? false)
+            guard let picture, picture.spans[0].name == "proxy_request" else { continue }
+            told.append(picture.lines.contains { $0.hasPrefix("! drain_started at") })
         }
         #expect(told == [false, true, false])
     }

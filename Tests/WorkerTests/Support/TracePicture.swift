@@ -6,6 +6,8 @@ import ShmRing
 ///     | http.method = "GET"
 ///     ! retry_triggered at 60
 ///     ! | retry.attempt = 1
+///     > link
+///     > | connection.id = "w0-1"
 ///       backend_selection INTERNAL 10-20
 ///
 /// Children are indented under their parent. Unsafe: views a record's text as bytes.
@@ -18,6 +20,7 @@ struct TracePicture: Equatable {
         var end: UInt64
         var eventTimes: [UInt64]
         var lines: [String]
+        var links: [LinkTarget]
     }
 
     var traceIDHigh: UInt64
@@ -83,6 +86,7 @@ struct TracePicture: Equatable {
         var cursor = record.attributes
         lines += Self.attributes(&cursor, &reader).map { "\(indent)| \($0)" }
         var times: [UInt64] = []
+        var links: [LinkTarget] = []
         for _ in 0..<record.eventCount {
             guard let event = reader.nextEvent(cursor, of: record) else { break }
             cursor = event.attributes
@@ -91,10 +95,18 @@ struct TracePicture: Equatable {
                 "\(indent)! \(EventName(rawValue: event.name).map { "\($0.text)" } ?? "?") at \(event.offsetNs)")
             lines += Self.attributes(&cursor, &reader).map { "\(indent)! | \($0)" }
         }
+        for _ in 0..<record.linkCount {
+            guard let link = reader.nextLink(cursor, of: record) else { break }
+            cursor = link.attributes
+            links.append(link.target)
+            lines.append("\(indent)> link")
+            lines += Self.attributes(&cursor, &reader).map { "\(indent)> | \($0)" }
+        }
         spans.append(
             Span(
                 name: name, id: record.id, parent: record.parentIndex, start: record.startOffsetNs,
-                end: record.endOffsetNs, eventTimes: times, lines: lines))
+                end: record.endOffsetNs, eventTimes: times, lines: lines,
+                links: links))
     }
 
     private static func attributes(

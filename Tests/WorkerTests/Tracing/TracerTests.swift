@@ -19,7 +19,7 @@ final class TracerStage {
     private let table = FieldTable()
 
     /// - Parameter backends: Else one at a literal address and one that has a name.
-    init(backends: [WorkerConfiguration.Backend]? = nil) {
+    init(backends: [WorkerConfiguration.Backend]? = nil, tracesConnections: Bool = false) {
         let first = SocketAddress(ip: "127.0.0.1", port: 9001)!
         let second = [SocketAddress(ip: "192.0.2.20", port: 9002)!, SocketAddress(ip: "2001:db8::20", port: 9002)!]
         let usual = [
@@ -35,7 +35,8 @@ final class TracerStage {
             fatalError("\(error)")
         }
         tracer = Tracer(
-            producer: segment.producer(slot: 0), worker: 2, generation: 3, random: IDGenerator(seed: 1))
+            producer: segment.producer(slot: 0), worker: 2, generation: 3, tracesConnections: tracesConnections,
+            random: IDGenerator(seed: 1))
         consumer = segment.consumer()
     }
 
@@ -78,6 +79,17 @@ final class TracerStage {
         if let found { consumer.release(through: found.end) }
         return found?.result
     }
+
+    /// What the tracer wrote for a connection to the backend of that index; nil when it wrote nothing.
+    func trace(_ history: ConnectionHistory, _ endpoint: Int, _ end: Tracer.ConnectionEnd) -> TracePicture? {
+        tracer.record(history, endpoints[endpoint], end)
+        let found = consumer.next(slot: 0) { TracePicture($0) }
+        if let found { consumer.release(through: found.end) }
+        return found?.result
+    }
+
+    /// Where links to the connection of that number lead.
+    func target(_ number: UInt64) -> LinkTarget? { tracer.connectionIDs?[number] }
 
     /// Writes without reading.
     func record(_ exchange: Exchange) { tracer.record(exchange, client, endpoints, strategy: "round_robin") }
