@@ -3,7 +3,7 @@ enum CloseReason: UInt8, Equatable, Sendable {
     // It never carried a request.
     case connectFailed, tlsFailure, settingsTimeout
     // The backend ended it, or did what cannot go on.
-    case peerClosed, reset, goaway, connectionClose, protocolError, responseTimeout, pingTimeout
+    case peerClosed, reset, goaway, http11Required, connectionClose, protocolError, responseTimeout, pingTimeout
     // This side ended it.
     case idleTimeout, maxAge, streamIDsExhausted, poolFull, replaced, requestAbandoned, tunnelEnded, drain, shutdown
 
@@ -15,6 +15,7 @@ enum CloseReason: UInt8, Equatable, Sendable {
         case .peerClosed: "peer_closed"
         case .reset: "reset"
         case .goaway: "goaway"
+        case .http11Required: "http_1_1_required"
         case .connectionClose: "connection_close"
         case .protocolError: "protocol_error"
         case .responseTimeout: "response_timeout"
