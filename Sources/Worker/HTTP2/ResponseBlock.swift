@@ -63,7 +63,7 @@ struct ResponseBlock {
     }
 
     /// Room that `writeHead` needs.
-    var headBytesMax: Int { fields.count + 96 }
+    var headBytesMax: Int { fields.count + 128 }
 
     /// Writes an HTTP/1.1 head.
     /// - Parameters:
@@ -72,7 +72,9 @@ struct ResponseBlock {
     func writeHead(answering method: Method, hasBody: Bool, to output: ByteBuffer) {
         output.append("HTTP/1.1 ")
         output.append(decimal: status)
-        output.append(" \r\n")
+        output.append(" ")
+        output.append(reasonPhrase(status))
+        output.append("\r\n")
         if let fields = fields.buffer { output.append(fields.readable) }
         if let contentLength {
             output.append("content-length: ")
