@@ -49,12 +49,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module", params=KINDS)
 def behind(
     request: pytest.FixtureRequest, shared_stage: Stage, authority: Authority
-) -> tuple[str, EitherBackend, Front]:
+) -> Iterator[tuple[str, EitherBackend, Front]]:
     """A backend of each kind with a balancer in front, for all tests of this file."""
     certificate = authority.issue("DNS:a.test", "IP:127.0.0.1")
     backend = EitherBackend(request.param, shared_stage, certificate)
     trusting = ["--upstream-ca", str(authority.path), "--upstream-idle-timeout", "5"]
-    return request.param, backend, Front(shared_stage, backend, authority, *certificate.server_flags, *trusting)
+    front = Front(shared_stage, backend, authority, *certificate.server_flags, *trusting)
+    yield request.param, backend, front
+    front.balancer.begin_close()
 
 
 @pytest.fixture(params=KINDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -83,9 +83,11 @@ def certificate(authority: Authority) -> Certificate:
 @pytest.fixture(scope="module", params=SERVERS)
 def setting(
     request: pytest.FixtureRequest, shared_stage: Stage, authority: Authority, certificate: Certificate
-) -> Setting:
+) -> Iterator[Setting]:
     """Each server once, for all tests of this file."""
-    return Setting(shared_stage, request.param, authority, certificate)
+    setting = Setting(shared_stage, request.param, authority, certificate)
+    yield setting
+    setting.front.balancer.begin_close()
 
 
 @pytest.mark.parametrize("kind", CURLS)

@@ -7,6 +7,7 @@ wanted one is there. Received DATA is credited at once unless the client was tol
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -304,9 +305,11 @@ class Http2Backend(AcceptingBackend[Http2BackendConnection]):
 
     quiet = (ConnectionEnded, OSError)
 
-    def __init__(self, *scripts: Http2Script, certificate: Certificate | None = None) -> None:
-        """With a certificate it is an https server, which agrees on h2 by ALPN."""
-        context = tls_context(certificate, "h2") if certificate else None
+    def __init__(
+        self, *scripts: Http2Script, certificate: Certificate | None = None, context: ssl.SSLContext | None = None
+    ) -> None:
+        """With a certificate, or a context, it is an https server, which agrees on h2 by ALPN."""
+        context = tls_context(certificate, "h2") if certificate else context
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = listener.getsockname()[1]
         super().__init__(listener, scripts or (serve_http2(),), context)

@@ -80,7 +80,7 @@ import Testing
     @Test(arguments: ["204 No Content", "304 Not Modified"])
     func statusWithoutBody(_ status: String) throws {
         let (text, stream, _) = try Self.response("HTTP/1.1 \(status)\r\nEtag: 1\r\n\r\n")
-        #expect(text == "HTTP/1.1 \(status.prefix(3)) \r\netag: 1\r\n\r\n")
+        #expect(text == "HTTP/1.1 \(status)\r\netag: 1\r\n\r\n")
         #expect(stream.isClosed)
     }
 
