@@ -90,7 +90,8 @@ def test_request_whose_connection_is_cut_is_ended(
     """FIN without close_notify is no half-close: somebody may have cut the connection."""
     backend = stage.backend(lambda connection: (connection.receive_request(), connection.wait_for_end())[0])
     collector = stage.collector()
-    front = Front(stage, backend, authority, *certificate.server_flags, collector=collector)
+    flags = [*certificate.server_flags, "--half-close-timeout", "0.1"]
+    front = Front(stage, backend, authority, *flags, collector=collector)
     client = RecordClient(front)
     client.write(message.request("/cut"))
     client.flush()
@@ -128,7 +129,7 @@ class Server:
 
     def __init__(self, directory: Path, certificate: Certificate) -> None:
         self.port = free_port()
-        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-tls1_3", "-crlf"]
+        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-tls1_3", "-crlf", "-msg"]
         command += ["-cert", str(certificate.path), "-key", str(certificate.key), "-alpn", "http/1.1"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -162,8 +163,10 @@ def test_key_updates_of_a_backend(stage: Stage, authority: Authority, certificat
     for number, command in enumerate(["k", "K", "K"]):
         client.send(message.request(f"/{number}"))
         server.wait_for(f"GET /{number} HTTP/1.1".encode())
-        server.type("HTTP/1.1 200 OK\nContent-Length: 6\n\none\n")
+        server.type("HTTP/1.1 200 OK\nContent-Length: 8\n\none\n")
+        assert client.receive_response_head().status == 200
+        assert client.receive_exactly(5) == b"one\r\n"
         server.type(f"{command}\n")
-        server.wait_for(b"KEYUPDATE")
-        server.type("x")
-        assert client.receive_response().body == b"one\r\nx"
+        server.wait_for(b">>> TLS 1.3, Handshake [length 0005], KeyUpdate")
+        server.type("x\n")
+        assert client.receive_exactly(3) == b"x\r\n"
