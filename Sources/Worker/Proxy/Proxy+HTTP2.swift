@@ -100,6 +100,7 @@ extension Proxy {
         stream.downstream = client
         client.isReadable = true
         client.isSecure = carrier.isSecure
+        client.certificateLines = carrier.certificateLines
         if let refusal = stream.refusal {
             _ = client.receive(buffers)
             refuse(client, refusal)
