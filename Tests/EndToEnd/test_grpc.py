@@ -1,4 +1,4 @@
-"""gRPC with the grpcio library, over HTTP/2 in cleartext on both sides."""
+"""gRPC with the grpcio library on both sides, over HTTP/2 in cleartext and over TLS."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from harness.collector import Collector
+from harness.balancer import Balancer
+from harness.certificates import Authority, Certificate
+from harness.collector import Collector, for_target
 from harness.stage import Stage
+from harness.tls import Front
 from harness.waiting import PATIENCE_S
 
 
@@ -25,6 +28,7 @@ class Service(grpc.GenericRpcHandler):
             "/test/Unary": grpc.unary_unary_rpc_method_handler(lambda request, _: request[::-1]),
             "/test/Fail": grpc.unary_unary_rpc_method_handler(self._fail),
             "/test/Slow": grpc.unary_unary_rpc_method_handler(self._wait_for_cancel),
+            "/test/Slower": grpc.unary_unary_rpc_method_handler(self._wait_for_cancel),
             "/test/Serve": grpc.unary_stream_rpc_method_handler(lambda request, _: self._count(request)),
             "/test/Collect": grpc.stream_unary_rpc_method_handler(lambda requests, _: b"".join(requests)),
             "/test/Echo": grpc.stream_stream_rpc_method_handler(lambda requests, _: (r[::-1] for r in requests)),
@@ -47,14 +51,28 @@ class Service(grpc.GenericRpcHandler):
 
 
 class Setting:
-    def __init__(self, stage: Stage) -> None:
+    """Client, balancer and server, which speak TLS everywhere or nowhere."""
+
+    def __init__(self, stage: Stage, pair: tuple[Authority, Certificate] | None) -> None:
         self.service = Service()
         self._server = grpc.server(ThreadPoolExecutor(8), handlers=(self.service,))
+        self.collector: Collector = stage.collector()
+        self.channel, self.balancer = self._with_tls(stage, *pair) if pair else self._in_cleartext(stage)
+
+    def _in_cleartext(self, stage: Stage) -> tuple[grpc.Channel, Balancer]:
         port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
-        self.collector: Collector = stage.collector()
-        self.balancer = stage.balancer([f"h2c://127.0.0.1:{port}"], collector=self.collector)
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.balancer.port}")
+        balancer = stage.balancer([f"h2c://127.0.0.1:{port}"], collector=self.collector)
+        return grpc.insecure_channel(f"127.0.0.1:{balancer.port}"), balancer
+
+    def _with_tls(self, stage: Stage, authority: Authority, certificate: Certificate) -> tuple[grpc.Channel, Balancer]:
+        secret = (certificate.key.read_bytes(), certificate.path.read_bytes())
+        port = self._server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([secret]))
+        self._server.start()
+        flags = [*certificate.server_flags, "--upstream-ca", str(authority.path)]
+        front = Front(stage, [f"https://localhost:{port}"], authority, *flags, collector=self.collector)
+        trusted = grpc.ssl_channel_credentials(authority.path.read_bytes())
+        return grpc.secure_channel(f"localhost:{front.port}", trusted), front.balancer
 
     def unary(self, method: str, request: bytes, timeout_s: float = PATIENCE_S) -> bytes:
         answer: bytes = self.channel.unary_unary(f"/test/{method}")(request, timeout=timeout_s)
@@ -63,13 +81,26 @@ class Setting:
     def close(self) -> None:
         self.channel.close()
         self._server.stop(0).wait()
+        self.balancer.begin_close()
+
+
+@pytest.fixture(scope="module", params=["cleartext", "tls"])
+def shared_setting(
+    request: pytest.FixtureRequest, shared_stage: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Setting]:
+    pair = None
+    if request.param == "tls":
+        authority = Authority(tmp_path_factory.mktemp("certificates"))
+        pair = (authority, authority.issue("DNS:localhost", "IP:127.0.0.1"))
+    made = Setting(shared_stage, pair)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def setting(stage: Stage) -> Iterator[Setting]:
-    made = Setting(stage)
-    yield made
-    made.close()
+def setting(shared_setting: Setting) -> Setting:
+    shared_setting.service.cancelled.clear()
+    return shared_setting
 
 
 @pytest.mark.parametrize("size", [0, 10, 100_000, 1_000_000])
@@ -130,10 +161,11 @@ def test_deadline_ends_the_call_at_the_server(setting: Setting) -> None:
 
 
 def test_cancellation_reaches_the_server(setting: Setting) -> None:
-    call = setting.channel.unary_unary("/test/Slow").future(b"")
+    call = setting.channel.unary_unary("/test/Slower").future(b"")
     with pytest.raises(grpc.FutureTimeoutError):
         call.result(0.3)
     call.cancel()
     assert setting.service.cancelled.wait(PATIENCE_S)
-    event = setting.collector.wait_for_tree().one("backend_request_h2").event("stream_reset")
+    tree = setting.collector.wait_for_tree(for_target("/test/Slower"))
+    event = tree.one("backend_request_h2").event("stream_reset")
     assert event.attributes == {"h2.error_code": "CANCEL", "h2.reset_by": "local"}

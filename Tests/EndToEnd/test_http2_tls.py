@@ -9,13 +9,10 @@ import pytest
 
 from harness import message
 from harness.backends import hello, serve
-from harness.balancer import free_port
 from harness.certificates import Authority, Certificate
 from harness.http2 import Http2Backend, Http2Client
 from harness.stage import Stage
 from harness.tls import Front, TLSBackend
-from harness.waiting import wait_until
-from harness.wire import accepts
 
 FRESH = [
     "proxy_request SERVER",
@@ -112,27 +109,3 @@ def test_curl_through_tls_on_both_sides(stage: Stage, authority: Authority, cert
         capture_output=True,
     ).stdout
     assert output == b"/path 2"
-
-
-def test_nghttpd_over_tls(stage: Stage, authority: Authority, certificate: Certificate) -> None:
-    folder = stage.folder()
-    (folder / "file").write_bytes(b"x" * 300_000)
-    port = free_port()
-    process = subprocess.Popen(
-        ["nghttpd", "--address=127.0.0.1", f"--htdocs={folder}", str(port), certificate.key, certificate.path],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: accepts(port), "nghttpd to accept")
-        balancer = stage.balancer([f"https://127.0.0.1:{port}"], *trusting(authority))
-        report = subprocess.run(
-            ["h2load", "-n", "1000", "-c", "4", "-m", "16", f"http://127.0.0.1:{balancer.port}/file"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        assert "1000 succeeded, 0 failed" in report
-    finally:
-        process.terminate()
-        process.wait(10)

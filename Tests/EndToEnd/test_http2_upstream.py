@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 
 from harness import message
 from harness.backends import refused_port
-from harness.balancer import Balancer, free_port
+from harness.balancer import Balancer
 from harness.collector import Collector
 from harness.http2 import (
     Http2Backend,
@@ -28,7 +27,6 @@ from harness.http2 import (
 from harness.spans import Tree
 from harness.stage import Stage
 from harness.waiting import wait_until
-from harness.wire import accepts
 
 MAX_CONCURRENT = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 FRESH = [
@@ -234,33 +232,6 @@ def test_slow_window_of_the_backend_holds_the_client(stage: Stage) -> None:
     client.send(b"x" * (8_000_000 - sent))
     assert client.receive_response().body == b"8000000"
     client.close()
-
-
-def test_nghttpd_serves_files(stage: Stage) -> None:
-    folder = stage.folder()
-    content = os.urandom(3_000_000)
-    (folder / "file").write_bytes(content)
-    (folder / "small").write_bytes(content[:1000])
-    port = free_port()
-    process = subprocess.Popen(
-        ["nghttpd", "--no-tls", "--address=127.0.0.1", f"--htdocs={folder}", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: accepts(port), "nghttpd to accept")
-        balancer = stage.balancer([f"h2c://127.0.0.1:{port}"])
-        assert balancer.get("/file").body == content
-        report = subprocess.run(
-            ["h2load", "-n", "2000", "-c", "4", "-m", "16", f"http://127.0.0.1:{balancer.port}/small"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        assert "2000 succeeded, 0 failed" in report
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 # The tree

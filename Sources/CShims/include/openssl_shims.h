@@ -93,6 +93,29 @@ static inline void lb_x509_visit_names(const X509 *certificate, lb_name_visitor 
     if (count > 0) visit(common, strlen(common), context);
 }
 
+// What a client showed in its handshake: its subject as RFC 4514 writes it, with everything but printable ASCII
+// escaped, and the SHA-256 of the certificate. The length of the subject, -1 without a certificate, -2 when the subject
+// has no room.
+static inline int lb_ssl_client_identity(const SSL *ssl, char *subject, int room, unsigned char *fingerprint) {
+    X509 *certificate = SSL_get1_peer_certificate(ssl);
+    if (certificate == NULL) return -1;
+    unsigned count = 32;
+    int result = -2;
+    BIO *text = BIO_new(BIO_s_mem());
+    if (text != NULL && X509_digest(certificate, EVP_sha256(), fingerprint, &count) == 1
+        && X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253) >= 0) {
+        char *bytes = NULL;
+        long length = BIO_get_mem_data(text, &bytes);
+        if (length >= 0 && length <= room) {
+            memcpy(subject, bytes, (size_t)length);
+            result = (int)length;
+        }
+    }
+    BIO_free(text);
+    X509_free(certificate);
+    return result;
+}
+
 // -1 when the certificate is not valid yet, 1 when it is no longer, 0 when it is.
 static inline int lb_x509_validity(const X509 *certificate) {
     if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0) return -1;

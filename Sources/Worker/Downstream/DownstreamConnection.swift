@@ -24,6 +24,8 @@ final class DownstreamConnection: Connection {
     var phase = Phase.reading
     /// Whether TLS is between the client and this proxy.
     var isSecure = false
+    /// What backends are told of the certificate that the client has shown; empty where none is asked for.
+    var certificateLines: [UInt8] = []
     var exchange: Exchange?
     let peer: PeerName
     /// Requests begun on this connection.

@@ -119,21 +119,3 @@ extension RequestRefusal {
         }
     }
 }
-
-/// Reason phrases of the statuses that this proxy itself sends (RFC 9110 §15).
-func reasonPhrase(_ status: Int) -> StaticString {
-    switch status {
-    case 400: "Bad Request"
-    case 405: "Method Not Allowed"
-    case 408: "Request Timeout"
-    case 413: "Content Too Large"
-    case 414: "URI Too Long"
-    case 431: "Request Header Fields Too Large"
-    case 501: "Not Implemented"
-    case 502: "Bad Gateway"
-    case 503: "Service Unavailable"
-    case 504: "Gateway Timeout"
-    case 505: "HTTP Version Not Supported"
-    default: "Error"
-    }
-}

@@ -5,6 +5,7 @@ enum KnownField: UInt8, Sendable {
     case expect, userAgent, http2Settings
     case traceparent, tracestate
     case forwardedFor, forwardedProto, forwardedHost
+    case clientCertificate
 
     /// Field names match in either case (RFC 9110 §5.1).
     static func named(_ name: Span<UInt8>) -> KnownField {
@@ -19,6 +20,8 @@ enum KnownField: UInt8, Sendable {
         case 15: name.matchesIgnoringCase("x-forwarded-for") ? .forwardedFor : .other
         case 16: sixteenLetters(name)
         case 17: seventeenLetters(name)
+        case 19: isClientCertificate(name, "x-ssl-client-verify") ? .clientCertificate : .other
+        case 24: isClientCertificate(name, "x-ssl-client-fingerprint") ? .clientCertificate : .other
         default: .other
         }
     }
@@ -47,7 +50,19 @@ enum KnownField: UInt8, Sendable {
 
     private static func seventeenLetters(_ name: Span<UInt8>) -> KnownField {
         if name.matchesIgnoringCase("transfer-encoding") { return .transferEncoding }
+        if isClientCertificate(name, "x-ssl-client-s-dn") { return .clientCertificate }
         return name.matchesIgnoringCase("x-forwarded-proto") ? .forwardedProto : .other
+    }
+
+    /// Backends that hand fields on as CGI variables (RFC 3875 §4.1.18) cannot tell `_` from `-`, so that neither may
+    /// come from a client.
+    private static func isClientCertificate(_ name: Span<UInt8>, _ wanted: StaticString) -> Bool {
+        guard name[0] | 0x20 == UInt8(ascii: "x"), name.count == wanted.utf8CodeUnitCount else { return false }
+        for index in 1..<name.count {
+            let byte = name[index] == UInt8(ascii: "_") ? UInt8(ascii: "-") : name[index] | 0x20
+            guard byte == wanted.byte(at: index) else { return false }
+        }
+        return true
     }
 }
 

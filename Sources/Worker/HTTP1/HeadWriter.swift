@@ -13,11 +13,14 @@ enum HeadWriter {
         var attemptSpanID: UInt64 = 0
         /// The client came through TLS.
         var isSecure = false
+        /// Field lines that say who the client is by its certificate; empty where nobody is asked for one, and what
+        /// the client says of it goes through untouched.
+        var certificateLines: [UInt8] = []
     }
 
     /// Room that `writeRequest` needs at most.
-    static func requestBytesMax(_ head: RequestHead, fallbackHost: String) -> Int {
-        2 * head.headBytes + fallbackHost.utf8.count + 512
+    static func requestBytesMax(_ head: RequestHead, fallbackHost: String, certificateLines: [UInt8] = []) -> Int {
+        2 * head.headBytes + fallbackHost.utf8.count + certificateLines.count + 512
     }
 
     static func writeRequest(
@@ -27,6 +30,7 @@ enum HeadWriter {
         writeRequestLine(bytes, head, to: output)
         writeHost(bytes, head, table, additions, to: output)
         let dropsParent = additions.identity != nil
+        let dropsCertificate = !additions.certificateLines.isEmpty
         let dropsState = dropsParent && !(additions.identity?.keepsTraceState ?? false)
         copyFields(bytes, table, to: output) { line in
             switch line.known {
@@ -36,12 +40,14 @@ enum HeadWriter {
             case .expect: head.minorVersion >= 1
             case .traceparent: !dropsParent
             case .tracestate: !dropsState
+            case .clientCertificate: !dropsCertificate
             case .connection, .keepAlive, .proxyConnection, .transferEncoding, .te, .http2Settings, .forwardedFor,
                 .forwardedProto, .forwardedHost:
                 false
             }
         }
         writeForwarded(bytes, head, table, peer: peer, isSecure: additions.isSecure, to: output)
+        if dropsCertificate { output.append(additions.certificateLines.span) }
         if head.framing == .chunked { output.append("Transfer-Encoding: chunked\r\n") }
         writeConnection(head, to: output)
         if let identity = additions.identity { writeTraceParent(identity, additions.attemptSpanID, to: output) }
@@ -144,7 +150,7 @@ enum HeadWriter {
         copyFields(bytes, table, to: output) { line in
             switch line.known {
             case .other, .host, .te, .expect, .userAgent, .http2Settings, .traceparent, .tracestate, .forwardedFor,
-                .forwardedProto, .forwardedHost:
+                .forwardedProto, .forwardedHost, .clientCertificate:
                 true
             case .contentLength: head.status >= 200 && head.status != 204
             case .trailer: additions.writesChunks

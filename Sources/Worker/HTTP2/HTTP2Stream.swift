@@ -287,14 +287,17 @@ final class HTTP2Stream: Transport {
     /// Its connection is gone.
     var hasLostConnection: Bool { session.isDead }
 
+    /// It goes both ways, and an end of one of them is not an end of the other.
+    var isTunnel: Bool { framing == .tunnel }
+
     /// The peer's message came to its end.
-    private var isComplete: Bool { hasInboundEnded && framing != .tunnel }
+    private var isComplete: Bool { hasInboundEnded && !isTunnel }
 
     private func nothingReceived() -> IOResult {
         if isClosed, !isComplete {
             return hasInboundEnded && errorCode == 0 ? .endOfStream : .failed(Errno(ECONNRESET))
         }
-        return hasInboundEnded && framing == .tunnel ? .endOfStream : .wouldBlock
+        return hasInboundEnded && isTunnel ? .endOfStream : .wouldBlock
     }
 
     private func takeText(into buffer: ByteBuffer) {
@@ -411,7 +414,7 @@ final class HTTP2Stream: Transport {
 
     /// Only a tunnel ends without its text saying so.
     override func finishSending() {
-        guard !hasOutboundEnded, isHeadSent, framing == .tunnel else { return }
+        guard !hasOutboundEnded, isHeadSent, isTunnel else { return }
         hasOutboundEnded = true
         wakeUp()
     }

@@ -81,7 +81,9 @@ struct ResponseBlock {
     func writeHead(answering method: Method, hasBody: Bool, to output: ByteBuffer) {
         output.append("HTTP/1.1 ")
         output.append(decimal: status)
-        output.append(" \r\n")
+        output.append(" ")
+        output.append(reasonPhrase(status))
+        output.append("\r\n")
         if let fields = fields.buffer { output.append(fields.readable) }
         if let contentLength {
             output.append("content-length: ")

@@ -240,10 +240,13 @@ extension Proxy {
         exchange.attempt.requestStartNs = exchange.attempt.connectionEndNs
         parseAgainIfNeeded(exchange, retained)
         let fallbackHost = connection.endpoint.hostField
-        let headRoom = HeadWriter.requestBytesMax(exchange.head, fallbackHost: fallbackHost)
+        let lines = certificateLines(client)
+        let headRoom = HeadWriter.requestBytesMax(
+            exchange.head, fallbackHost: fallbackHost, certificateLines: lines)
         let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, buffers)
         var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)
         additions.isSecure = client.isSecure
+        additions.certificateLines = lines
         if let tracer {
             exchange.attempt.spanID = tracer.newSpanID()
             tracer.attemptBegan(exchange, connection.endpoint)
@@ -261,6 +264,14 @@ extension Proxy {
             exchange.requestRelay.keep(bytesMax: configuration.pool.retryBufferBytes, buffers)
         }
         pumpRequest(exchange)
+    }
+
+    /// Where some clients are asked for a certificate, those of the plain port have none either, whatever they say.
+    private func certificateLines(_ client: DownstreamConnection) -> [UInt8] {
+        guard client.certificateLines.isEmpty, configuration.tlsServer?.asksForCertificates == true else {
+            return client.certificateLines
+        }
+        return ClientIdentity.noneLines
     }
 
     /// The field table holds one message; another may have been parsed since.

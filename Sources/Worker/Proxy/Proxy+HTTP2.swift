@@ -84,8 +84,10 @@ extension Proxy {
 
     private func tell(_ client: DownstreamConnection, _ stream: HTTP2Stream, _ news: HTTP2Stream.News) {
         let isBroken = news.hasClosed && !stream.hasSentEnd
+        // Whoever waits for more from a tunnel must hear that nothing will come.
+        let hasLostTunnel = news.hasClosed && stream.isTunnel
         let readiness = Readiness(
-            isReadable: news.isReadable || isBroken, isWritable: news.hasDrained || news.hasClosed,
+            isReadable: news.isReadable || isBroken || hasLostTunnel, isWritable: news.hasDrained || news.hasClosed,
             peerFinished: false, isBroken: isBroken, hasError: isBroken)
         client.noticed(readiness)
         downstreamEvent(client, readiness)
@@ -103,6 +105,7 @@ extension Proxy {
         stream.downstream = client
         client.isReadable = true
         client.isSecure = carrier.isSecure
+        client.certificateLines = carrier.certificateLines
         if let refusal = stream.refusal {
             _ = client.receive(buffers)
             refuse(client, refusal)

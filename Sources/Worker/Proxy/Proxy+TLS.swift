@@ -31,6 +31,9 @@ extension Proxy {
         case .done:
             connection.isReadable = connection.peerFinished || session.mayHaveBytes
             connection.phase = .reading
+            if configuration.tlsServer?.asksForCertificates == true {
+                connection.certificateLines = session.clientIdentity?.fieldLines ?? ClientIdentity.noneLines
+            }
             guard !isDraining else { return retire(connection) }
             // What was agreed on is spoken, whatever comes.
             if session.speaksHTTP2 { return startCarrying(connection) }

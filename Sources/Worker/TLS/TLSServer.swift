@@ -28,6 +28,8 @@ public final class TLSServer: @unchecked Sendable {
     private var places: [Place] = []
     private let tickets: TicketKeys
     private let protocolList: [UInt8]
+    /// Whether clients may, or must, show a certificate.
+    let asksForCertificates: Bool
     /// Worth telling when it starts.
     public private(set) var warnings: [String] = []
 
@@ -37,6 +39,7 @@ public final class TLSServer: @unchecked Sendable {
         precondition(!settings.certificates.isEmpty, "a TLS server without a certificate")
         self.tickets = tickets
         protocolList = ALPN.list(settings.protocols)
+        asksForCertificates = settings.clientCAPath != nil
         for files in settings.certificates { try add(files) }
         for path in settings.staplePaths { try staple(path) }
         for place in places { try configure(place.context, settings) }

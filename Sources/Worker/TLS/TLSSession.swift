@@ -351,6 +351,16 @@ final class TLSSession: Transport {
         return unsafe String(cString: name)
     }
 
+    /// Who the client is by the certificate that it has shown, now or in the handshake that is resumed.
+    var clientIdentity: ClientIdentity? {
+        var subject = [CChar](repeating: 0, count: ClientIdentity.subjectBytesMax)
+        var fingerprint = [UInt8](repeating: 0, count: 32)
+        let count = unsafe lb_ssl_client_identity(ssl, &subject, Int32(subject.count), &fingerprint)
+        guard count != -1 else { return nil }
+        return ClientIdentity(
+            subject: subject.prefix(Int(max(0, count))).map { UInt8(bitPattern: $0) }, fingerprint: fingerprint)
+    }
+
     var isResumed: Bool { unsafe SSL_session_reused(ssl) == 1 }
 
     /// Whether ALPN came to HTTP/2.

@@ -12,13 +12,15 @@ cleared.
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from harness import message
-from harness.waiting import PATIENCE_S, wait_until
+from harness.accepting import AcceptingBackend
+from harness.waiting import wait_until
 from harness.wire import Connection, PeerClosed, Request
 
 Script = Callable[["BackendConnection"], None]
@@ -55,40 +57,37 @@ class BackendConnection(Connection):
         self.close()
 
 
-class ScriptedBackend:
-    """Listens on an ephemeral port; connection n runs script n, and the last one from then on."""
+class ScriptedBackend(AcceptingBackend[BackendConnection]):
+    """Listens on an ephemeral port and speaks HTTP/1.1."""
 
-    def __init__(self, *scripts: Script, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> None:
-        self._scripts = scripts or (serve(hello),)
-        self._listener = _listen(port, family)
-        self._prepare(self._listener.getsockname()[1])
+    quiet = (PeerClosed, ConnectionError)
 
-    def _prepare(self, port: int) -> None:
-        self.port = port
-        self.connections: list[BackendConnection] = []
+    def __init__(
+        self,
+        *scripts: Script,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,
+        listener: socket.socket | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.requests: list[Request] = []
-        self._threads: list[threading.Thread] = []
-        self._errors: list[BaseException] = []
-        self._changed = threading.Condition()
-        self._start(self._accept_loop)
+        listener = listener or _listen(port, family)
+        self.port: int = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
+        super().__init__(listener, scripts or (serve(hello),), context)
+
+    def _connection(self, sock: socket.socket, index: int) -> BackendConnection:
+        return BackendConnection(sock, self, index)
 
     @property
     def address(self) -> str:
         """What follows `--backend`."""
-        return f"127.0.0.1:{self.port}"
-
-    # What tests look at
+        return f"{'https://' if self.context else ''}127.0.0.1:{self.port}"
 
     def note(self, request: Request) -> None:
         """Remembers a request that a script has read whole."""
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
-
-    def wait_for_connections(self, count: int) -> list[BackendConnection]:
-        """Waits until at least `count` connections were accepted."""
-        self._wait(lambda: len(self.connections) >= count, f"{count} connections")
-        return self.connections
 
     def wait_for_requests(self, count: int) -> list[Request]:
         """Waits until scripts have read at least `count` requests."""
@@ -99,78 +98,16 @@ class ScriptedBackend:
     def bytes_received(self) -> int:
         return sum(len(connection.received) for connection in self.connections)
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        with self._changed:
-            met = self._changed.wait_for(condition, PATIENCE_S)
-        assert met, f"the backend waited for {what}, got {self.requests} on {self.connections}"
-
-    # Running
-
-    def stop_listening(self) -> None:
-        """From now on the port refuses connections; those that exist go on."""
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # stopped before
-        self._listener.close()
-
-    def close(self) -> None:
-        """Ends everything, and raises the first error that a script met."""
-        self.stop_listening()
-        for connection in self.connections:
-            connection.abort()
-        for thread in list(self._threads):
-            thread.join(PATIENCE_S)
-        for connection in self.connections:
-            connection.close()
-        if self._errors:
-            raise self._errors[0]
-
-    def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept_loop(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return  # the listener was closed
-            self._adopt(sock)
-
-    def _adopt(self, sock: socket.socket) -> None:
-        with self._changed:
-            connection = BackendConnection(sock, self, len(self.connections))
-            self.connections.append(connection)
-            self._changed.notify_all()
-        script = self._scripts[min(connection.index, len(self._scripts) - 1)]
-        self._start(lambda: self._run(script, connection))
-
-    def _run(self, script: Script, connection: BackendConnection) -> None:
-        try:
-            script(connection)
-        except (PeerClosed, ConnectionError):
-            connection.close()
-        except OSError as error:
-            if connection.sock.fileno() >= 0:
-                self._errors.append(error)
-        except Exception as error:
-            self._errors.append(error)
-        finally:
-            connection.ended.set()
-
 
 class UnixBackend(ScriptedBackend):
     """A scripted backend on a Unix socket."""
 
     def __init__(self, path: Path, *scripts: Script) -> None:
-        self._scripts = scripts or (serve(hello),)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(128)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(path))
+        listener.listen(128)
         self._path = path
-        self._prepare(0)
+        super().__init__(*scripts, listener=listener)
 
     @property
     def address(self) -> str:

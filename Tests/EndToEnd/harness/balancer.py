@@ -46,6 +46,7 @@ class Balancer:
         self._children_awaited = (workers or 1) + ("--otel-endpoint" in flags and "none" not in flags)
         self._workers_awaited = workers or 1
         self.expects_deaths = expects_deaths
+        self._closing_pids: list[int] | None = None
         self._stdout, self._stderr = directory / "stdout", directory / "stderr"
         self._environment = clean_environment() | (environment or {})
         arguments = [*flags, *(["--workers", str(workers)] if workers else [])]
@@ -185,12 +186,18 @@ class Balancer:
     def wait_for_exit(self, timeout_s: float = PATIENCE_S) -> int:
         return self._process.wait(timeout_s)
 
+    def begin_close(self) -> None:
+        """Asks it to end, which takes a second; `close` waits for that, so several can end at the same time."""
+        if self.exit_code() is None and self._closing_pids is None:
+            self._closing_pids = self.child_pids()
+            self.signal(signal.SIGTERM)
+
     def close(self) -> None:
         """Stops it, if it still runs, and checks what must always hold."""
-        if self.exit_code() is not None:
+        self.begin_close()
+        if (last_pids := self._closing_pids) is None:
             return
-        last_pids = self.child_pids()
-        self._terminate(last_pids)
+        self._wait_or_kill(last_pids)
         assert self.exit_code() == 0, f"exited with {self.exit_code()}:\n{self.log()}"
         left = [pid for pid in last_pids if processes.is_alive(pid)]
         assert not left, f"left behind: {left}"
@@ -199,6 +206,9 @@ class Balancer:
 
     def _terminate(self, children: list[int]) -> None:
         self.signal(signal.SIGTERM)
+        self._wait_or_kill(children)
+
+    def _wait_or_kill(self, children: list[int]) -> None:
         try:
             self.wait_for_exit()
         except subprocess.TimeoutExpired:

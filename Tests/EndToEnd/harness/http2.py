@@ -18,6 +18,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from harness.accepting import AcceptingBackend, tls_context
 from harness.certificates import Certificate
 from harness.waiting import PATIENCE_S
 
@@ -90,6 +91,13 @@ class Http2Connection:
 
     def close(self) -> None:
         self.sock.close()
+
+    def abort(self) -> None:
+        """Wakes whoever is blocked on this connection, in any thread, and ends it."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # already gone, which is what was wanted
 
     # Sending
 
@@ -182,8 +190,17 @@ class Http2Connection:
 class Http2Client(Http2Connection):
     """A client that begins with the preface (RFC 9113 §3.3)."""
 
-    def __init__(self, port: int, *, is_strict: bool = True, holds_window: bool = False, **settings: int) -> None:
-        sock = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    def __init__(
+        self,
+        port: int,
+        *,
+        is_strict: bool = True,
+        holds_window: bool = False,
+        sock: socket.socket | None = None,
+        **settings: int,
+    ) -> None:
+        """`sock` is a connection that is there already, such as one behind TLS."""
+        sock = sock or socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         super().__init__(sock, is_client=True, is_strict=is_strict, holds_window=holds_window)
         self.start({h2.settings.SettingCodes[name.upper()]: value for name, value in settings.items()})
 
@@ -244,8 +261,10 @@ class Http2BackendConnection(Http2Connection):
     """A connection that an `Http2Backend` accepted."""
 
     def __init__(self, sock: socket.socket, index: int) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, is_client=False)
         self.index = index
+        self.ended = threading.Event()
         self._needs_preface = True
 
     def next_request(self, count: int = 1) -> h2.events.RequestReceived:
@@ -281,98 +300,37 @@ class Http2BackendConnection(Http2Connection):
 Http2Script = Callable[[Http2BackendConnection], None]
 
 
-class Http2Backend:
-    """Listens on an ephemeral port; connection n runs script n, and the last one from then on."""
+class Http2Backend(AcceptingBackend[Http2BackendConnection]):
+    """Listens on an ephemeral port and speaks HTTP/2."""
 
-    def __init__(self, *scripts: Http2Script, certificate: Certificate | None = None) -> None:
-        """With a certificate it is an https server, which agrees on h2 by ALPN."""
-        self._scripts = scripts or (serve_http2(),)
-        self._context = _tls_context(certificate) if certificate else None
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self.connections: list[Http2BackendConnection] = []
-        self._errors: list[BaseException] = []
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept_loop)
+    quiet = (ConnectionEnded, OSError)
+
+    def __init__(
+        self, *scripts: Http2Script, certificate: Certificate | None = None, context: ssl.SSLContext | None = None
+    ) -> None:
+        """With a certificate, or a context, it is an https server, which agrees on h2 by ALPN."""
+        context = tls_context(certificate, "h2") if certificate else context
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = listener.getsockname()[1]
+        super().__init__(listener, scripts or (serve_http2(),), context)
+
+    def _connection(self, sock: socket.socket, index: int) -> Http2BackendConnection:
+        return Http2BackendConnection(sock, index)
 
     @property
     def address(self) -> str:
         """What follows `--backend`."""
-        return f"{'https' if self._context else 'h2c'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.context else 'h2c'}://127.0.0.1:{self.port}"
 
     @property
     def name(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    def wait_for_connections(self, count: int) -> list[Http2BackendConnection]:
-        with self._changed:
-            met = self._changed.wait_for(lambda: len(self.connections) >= count, PATIENCE_S)
-        assert met, f"waited for {count} connections, got {len(self.connections)}"
-        return self.connections
 
     @property
     def requests(self) -> list[dict[str, str]]:
         """The fields of every request that was read, by connection."""
         found = [event for connection in self.connections for event in connection.all(h2.events.RequestReceived)]
         return [dict(event.headers) for event in found]
-
-    def close(self) -> None:
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self._listener.close()
-        for connection in self.connections:
-            try:
-                connection.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-        for thread in list(self._threads):
-            thread.join(PATIENCE_S)
-        for connection in self.connections:
-            connection.close()
-        if self._errors:
-            raise self._errors[0]
-
-    def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept_loop(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._context:
-                try:
-                    sock = self._context.wrap_socket(sock, server_side=True)
-                except OSError:
-                    continue
-            with self._changed:
-                connection = Http2BackendConnection(sock, len(self.connections))
-                self.connections.append(connection)
-                self._changed.notify_all()
-            script = self._scripts[min(connection.index, len(self._scripts) - 1)]
-            self._start(lambda script=script, connection=connection: self._run(script, connection))  # type: ignore[misc]
-
-    def _run(self, script: Http2Script, connection: Http2BackendConnection) -> None:
-        try:
-            script(connection)
-        except (ConnectionEnded, ConnectionError, TimeoutError, OSError):
-            connection.close()
-        except Exception as error:
-            self._errors.append(error)
-
-
-def _tls_context(certificate: Certificate) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.path, certificate.key)
-    context.set_alpn_protocols(["h2"])
-    return context
 
 
 Http2Responder = Callable[[Http2BackendConnection, int, dict[str, str], bytes], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.balancer import free_port
@@ -28,30 +29,47 @@ http {{
     scgi_temp_path {directory}/scgi;
     client_max_body_size 0;
     server {{
-        listen 127.0.0.1:{port}{tls};
+        listen 127.0.0.1:{port}{options};
         root {directory}/files;
         location /small {{ return 200 "small\\n"; }}
         location /chunked {{ gzip on; gzip_min_length 0; gzip_types *; }}
-        location /echo {{ proxy_pass http://127.0.0.1:{port}/discard; proxy_request_buffering off; }}
-        location /discard {{ return 200 "discarded\\n"; }}
+        location /echo {{ proxy_pass http://unix:{directory}/inner:/; proxy_request_buffering off; }}
+        location /upload {{ proxy_pass http://unix:{directory}/inner:/; }}
         location /moved {{ return 301 /small; }}
+    }}
+    server {{
+        listen unix:{directory}/inner;
+        return 200 "discarded\n";
     }}
 }}
 """
 
 
 class Nginx:
-    """nginx serving `files` (name to content), `/small`, `/moved`, and `/chunked/NAME` gzipped on the fly."""
+    """nginx serving `files` (name to content), `/small`, `/moved`, and `/chunked/NAME` gzipped on the fly.
 
-    def __init__(self, directory: Path, files: dict[str, bytes], certificate: Certificate | None = None) -> None:
+    `/echo` may answer before it has the whole body, `/upload` does not.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        files: Mapping[str, bytes],
+        certificate: Certificate | None = None,
+        *,
+        speaks_http2: bool = False,
+    ) -> None:
+        """With `speaks_http2` it agrees on h2 over TLS, and speaks nothing else without."""
         executable = shutil.which("nginx") or "/usr/sbin/nginx"
         assert Path(executable).exists(), "nginx is not installed: apt-get install nginx-light"
         self.port = free_port()
         _write_files(directory, files)
         configuration = directory / "nginx.conf"
-        tls = f" ssl; ssl_certificate {certificate.path}; ssl_certificate_key {certificate.key}" if certificate else ""
-        self._scheme = "https://" if certificate else ""
-        configuration.write_text(_CONFIGURATION.format(directory=directory, port=self.port, tls=tls))
+        options = (" ssl" if certificate else "") + (" http2" if speaks_http2 else "")
+        if certificate:
+            options += f"; ssl_certificate {certificate.path}; ssl_certificate_key {certificate.key}"
+        self._scheme = "https://" if certificate else "h2c://" if speaks_http2 else ""
+        configuration.write_text(_CONFIGURATION.format(directory=directory, port=self.port, options=options))
         self._process = subprocess.Popen(
             [executable, "-c", str(configuration), "-e", str(directory / "error.log"), "-g", "user root;"],
             stderr=subprocess.DEVNULL,
@@ -68,7 +86,7 @@ class Nginx:
         self._process.wait(10)
 
 
-def _write_files(directory: Path, files: dict[str, bytes]) -> None:
+def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
     for folder in ("files", "files/chunked"):
         os.makedirs(directory / folder, exist_ok=True)
     for name, content in files.items():

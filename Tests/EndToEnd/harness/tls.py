@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 
-from harness.backends import BackendConnection, Script, ScriptedBackend, hello, serve
+from harness.accepting import tls_context
+from harness.backends import Script, ScriptedBackend
 from harness.balancer import Balancer, free_port
 from harness.certificates import Authority, Certificate
 from harness.collector import Collector
@@ -15,37 +16,16 @@ from harness.wire import Connection
 
 
 class TLSBackend(ScriptedBackend):
-    """A scripted backend behind TLS. A handshake that fails ends its connection quietly."""
+    """A scripted backend behind TLS that agrees on HTTP/1.1."""
+
+    context: ssl.SSLContext
 
     def __init__(self, certificate: Certificate, *scripts: Script, client_ca: Authority | None = None) -> None:
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(certificate.path, certificate.key)
-        self.context.set_alpn_protocols(["http/1.1"])
-        if client_ca:
-            self.context.load_verify_locations(client_ca.path)
-            self.context.verify_mode = ssl.CERT_REQUIRED
-        super().__init__(*(scripts or (serve(hello),)))
-
-    @property
-    def address(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        super().__init__(*scripts, context=tls_context(certificate, "http/1.1", client_ca=client_ca))
 
     def named(self, name: str) -> str:
         """The address with a name in place of the number."""
         return f"https://{name}:{self.port}"
-
-    def _adopt(self, sock: socket.socket) -> None:
-        super()._adopt(self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False))
-
-    def _run(self, script: Script, connection: BackendConnection) -> None:
-        try:
-            assert isinstance(connection.sock, ssl.SSLSocket)
-            connection.sock.do_handshake()
-        except OSError:
-            connection.close()
-            connection.ended.set()
-            return
-        super()._run(script, connection)
 
 
 class Front:

@@ -56,7 +56,9 @@ import Testing
     }
 
     @Test func everyStatusThatIsSentHasAReasonPhrase() {
-        for status in Set(Self.all.compactMap(\.status)) { #expect("\(reasonPhrase(status))" != "Error", "\(status)") }
+        for status in Set(Self.all.compactMap(\.status)) {
+            #expect(!["", "Client Error", "Server Error"].contains("\(reasonPhrase(status))"), "\(status)")
+        }
         #expect("\(reasonPhrase(502))" == "Bad Gateway")
     }
 }

@@ -10,7 +10,8 @@ import Testing
 
     /// The head that goes upstream for the request of these lines.
     private func request(
-        _ lines: String..., peer: String = peer, identity: TraceIdentity? = nil, spanID: UInt64 = 0
+        _ lines: String..., peer: String = peer, identity: TraceIdentity? = nil, spanID: UInt64 = 0,
+        certificateLines: String = ""
     ) throws -> String {
         let bytes = Array(Self.head(lines).utf8)
         let table = FieldTable()
@@ -19,10 +20,13 @@ import Testing
         }
         var additions = HeadWriter.RequestAdditions(fallbackHost: "backend.test:9001", identity: identity)
         additions.attemptSpanID = spanID
+        additions.certificateLines = Array(certificateLines.utf8)
         let output = ByteBuffer(capacity: 65536)
         let peerBytes = Array(peer.utf8)
         HeadWriter.writeRequest(bytes.span, head, table, peer: peerBytes.span, additions, to: output)
-        #expect(output.readableBytes <= HeadWriter.requestBytesMax(head, fallbackHost: additions.fallbackHost))
+        let bytesMax = HeadWriter.requestBytesMax(
+            head, fallbackHost: additions.fallbackHost, certificateLines: additions.certificateLines)
+        #expect(output.readableBytes <= bytesMax)
         return output.text
     }
 
@@ -147,6 +151,17 @@ import Testing
         let text = try request(
             "GET / HTTP/1.1", "Host: site.test", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.test")
         #expect(text == Self.head(["GET / HTTP/1.1", "Host: site.test"] + Self.forwarded))
+    }
+
+    @Test func whatAClientClaimsAboutItsCertificateIsReplaced() throws {
+        let claim = "X-SSL-Client-S-DN: CN=admin"
+        let lines = ["GET / HTTP/1.1", "Host: site.test"]
+        #expect(
+            try request(lines[0], lines[1], claim, certificateLines: "X-SSL-Client-Verify: NONE\r\n")
+                == Self.head(lines + Self.forwarded + ["X-SSL-Client-Verify: NONE"]))
+        #expect(
+            try request(lines[0], lines[1], claim) == Self.head(lines + [claim] + Self.forwarded),
+            "where nobody is asked, it is a field like any other")
     }
 
     @Test func expectationsGoOn() throws {

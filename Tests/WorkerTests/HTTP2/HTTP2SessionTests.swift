@@ -60,7 +60,7 @@ import Testing
 
     @Test func responseWithLength() throws {
         let (text, stream, _) = try Self.response("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-        #expect(text == "HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\nok")
+        #expect(text == "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         #expect(stream.hasInboundEnded && stream.isClosed && stream.errorCode == 0)
     }
 
@@ -68,32 +68,32 @@ import Testing
         let (text, _, _) = try Self.response(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n")
         #expect(
-            text == "HTTP/1.1 200 \r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n")
+            text == "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n")
     }
 
     @Test func responseWithoutBody() throws {
         let (text, stream, _) = try Self.response("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        #expect(text == "HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n")
+        #expect(text == "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         #expect(stream.isClosed)
     }
 
     @Test(arguments: ["204 No Content", "304 Not Modified"])
     func statusWithoutBody(_ status: String) throws {
         let (text, stream, _) = try Self.response("HTTP/1.1 \(status)\r\nEtag: 1\r\n\r\n")
-        #expect(text == "HTTP/1.1 \(status.prefix(3)) \r\netag: 1\r\n\r\n")
+        #expect(text == "HTTP/1.1 \(status)\r\netag: 1\r\n\r\n")
         #expect(stream.isClosed)
     }
 
     @Test func headKeepsTheLengthAndHasNoBody() throws {
         let (text, stream, _) = try Self.response("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", method: "HEAD")
-        #expect(text == "HTTP/1.1 200 \r\ncontent-length: 7\r\n\r\n")
+        #expect(text == "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n")
         #expect(stream.isClosed)
     }
 
     @Test func interimResponsesComeFirst() throws {
         let (text, _, _) = try Self.response(
             "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        #expect(text == "HTTP/1.1 103 \r\nlink: a\r\n\r\nHTTP/1.1 200 \r\ncontent-length: 2\r\n\r\nok")
+        #expect(text == "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
     }
 
     @Test func setCookieFieldsStaySeparate() throws {
