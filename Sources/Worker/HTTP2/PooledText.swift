@@ -1,12 +1,13 @@
 /// Bytes that are put together piece by piece and taken from the front, in a buffer of the pool that is changed for
-/// a larger one when what waits does not fit, up to a limit.
-struct PooledText {
+/// a larger one when what waits does not fit, up to a limit. An object, so that whoever has one need not lend it
+/// while it changes.
+final class PooledText {
     private(set) var buffer: ByteBuffer?
 
     var count: Int { buffer?.readableBytes ?? 0 }
 
     /// The buffer, with room for `bytes` more. Nil when it would hold more than `bytesMax`.
-    mutating func room(_ bytes: Int, _ buffers: BufferPool, bytesMax: Int = .max) -> ByteBuffer? {
+    func room(_ bytes: Int, _ buffers: BufferPool, bytesMax: Int = .max) -> ByteBuffer? {
         guard let current = buffer else {
             guard bytes <= bytesMax else { return nil }
             let fresh = buffers.take(holding: bytes)
@@ -28,7 +29,7 @@ struct PooledText {
         return larger
     }
 
-    mutating func release(_ buffers: BufferPool) {
+    func release(_ buffers: BufferPool) {
         if let current = buffer.take() { buffers.give(current) }
     }
 

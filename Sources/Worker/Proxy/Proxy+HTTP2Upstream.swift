@@ -219,7 +219,8 @@ extension Proxy {
         if connection.isMaking { return }
         _ = connection.endpoint.http2Pool.retired(connection.slot)
         if goaway.errorCode == HTTP2ErrorCode.http11Required.rawValue { speakHTTP1(to: connection.endpoint) }
-        for stream in session.streams {
+        for index in 0..<session.streams.count {
+            let stream = session.streams[index]
             guard let exchange = stream.upstream?.exchange else { continue }
             exchange.noteGoaway(
                 GoawayNote(

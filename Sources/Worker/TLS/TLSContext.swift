@@ -13,6 +13,10 @@ final class TLSContext {
 
     /// Certificates between a peer's and one that is trusted.
     private static let chainMax: Int32 = 9
+
+    /// Where a session gathers records; empty in between. What is sent in one call fits, with what TLS adds to it.
+    let records = ByteBuffer(capacity: BufferPool.Size.large.rawValue + 4096)
+
     private static let sharedGroups = "X25519:P-256:P-384"
     /// OpenSSL's own three, the cheapest first.
     private static let ciphers13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"

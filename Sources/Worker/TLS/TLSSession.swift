@@ -32,12 +32,16 @@ final class TLSSession: Transport {
 
     /// The largest piece that one record holds (RFC 8446 §5.1).
     static let recordBytesMax = 16384
-    /// Several records, and what a peer may make us answer without reading.
-    private static let backlogBytesMax = 65536
+    /// Room of the backlog behind what it was made for: one more record, and what a peer may make us answer without
+    /// reading.
+    private static let backlogBytesMax = 32768
 
     private let ssl: OpaquePointer
     private let descriptor: Int32
     private let scratch: ByteBuffer
+    /// Records that wait for the others of the same call; empty in between.
+    private let records: ByteBuffer
+    private var isGathering = false
     /// Keeps the context and what its callbacks need alive.
     private let owner: AnyObject
     private(set) var state = State.handshaking
@@ -72,6 +76,7 @@ final class TLSSession: Transport {
         }
         unsafe ssl = session
         scratch = context.scratch
+        records = context.records
         self.descriptor = descriptor
         self.owner = owner
         super.init()
@@ -198,6 +203,11 @@ final class TLSSession: Transport {
     override func send(from buffer: ByteBuffer, countMax: Int) -> IOResult {
         if backlog != nil, case let result = flush(), result != .bytes(0) { return result }
         let wanted = min(countMax, buffer.readableBytes)
+        if wanted <= Self.recordBytesMax { return wanted > 0 ? sendRecord(from: buffer, countMax: wanted) : .bytes(0) }
+        return gathering { sendRecords(from: buffer, countMax: wanted) }
+    }
+
+    private func sendRecords(from buffer: ByteBuffer, countMax wanted: Int) -> IOResult {
         var total = 0
         while total < wanted, backlog == nil {
             let result = sendRecord(from: buffer, countMax: wanted - total)
@@ -205,6 +215,26 @@ final class TLSSession: Transport {
             total += count
         }
         return .bytes(total)
+    }
+
+    /// Hands the records that `body` makes to the kernel together: for it, and for the peer, one large piece is much
+    /// cheaper than several.
+    private func gathering(_ body: () -> IOResult) -> IOResult {
+        isGathering = true
+        let result = body()
+        isGathering = false
+        return sendGathered() ? result : failed()
+    }
+
+    /// - Returns: False when the socket is broken.
+    private func sendGathered() -> Bool {
+        let gathered = records
+        guard !gathered.isEmpty else { return true }
+        let taken = unsafe gathered.readable.withUnsafeBufferPointer { bytes in
+            unsafe hand(UnsafeRawBufferPointer(bytes))
+        }
+        gathered.reset()
+        return taken >= 0
     }
 
     private func sendRecord(from buffer: ByteBuffer, countMax: Int) -> IOResult {
@@ -233,6 +263,13 @@ final class TLSSession: Transport {
         if backlog != nil, case let result = flush(), result != .bytes(0) { return result }
         let room = Self.recordBytesMax - buffer.readableBytes
         guard room > 0, countMax > 0 else { return send(from: buffer, countMax: buffer.readableBytes) }
+        guard next.readableBytes > room, countMax > room else {
+            return sendJoined(buffer, next, countMax: countMax, room: room)
+        }
+        return gathering { sendJoined(buffer, next, countMax: countMax, room: room) }
+    }
+
+    private func sendJoined(_ buffer: ByteBuffer, _ next: ByteBuffer, countMax: Int, room: Int) -> IOResult {
         let count = min(room, countMax, next.readableBytes)
         scratch.append(buffer.readable)
         scratch.append(next.readable.extracting(first: count))
@@ -244,10 +281,8 @@ final class TLSSession: Transport {
         precondition(scratch.isEmpty, "a record was cut")
         buffer.consume(buffer.readableBytes)
         next.consume(count)
-        guard countMax > count, !next.isEmpty, case .bytes(let more) = send(from: next, countMax: countMax - count)
-        else {
-            return .bytes(sent)
-        }
+        let rest = min(countMax - count, next.readableBytes)
+        guard rest > 0, case .bytes(let more) = sendRecords(from: next, countMax: rest) else { return .bytes(sent) }
         return .bytes(sent + more)
     }
 
@@ -282,9 +317,18 @@ final class TLSSession: Transport {
 
     // MARK: What OpenSSL asks
 
-    /// Takes what OpenSSL writes: to the kernel, and to the backlog what the kernel refuses.
+    /// Takes what OpenSSL writes: where more records follow to be sent with them, else to the kernel, and to the backlog
+    /// what the kernel refuses.
     /// - Returns: All of `count`, 0 when even the backlog is full, -1 when the socket is broken.
     func writeSocket(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard isGathering else { return unsafe hand(bytes) }
+        guard records.writableBytes >= bytes.count || sendGathered() else { return -1 }
+        guard records.writableBytes >= bytes.count, backlog == nil else { return unsafe hand(bytes) }
+        records.append(unsafe UnsafeBufferPointer(rebasing: bytes.bindMemory(to: UInt8.self)[...]).span)
+        return bytes.count
+    }
+
+    private func hand(_ bytes: UnsafeRawBufferPointer) -> Int {
         var taken = 0
         if backlog == nil {
             taken = unsafe Glibc.send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
@@ -294,7 +338,7 @@ final class TLSSession: Transport {
                 taken = 0
             }
         }
-        let waiting = backlog ?? ByteBuffer(capacity: Self.backlogBytesMax)
+        let waiting = backlog ?? ByteBuffer(capacity: bytes.count - taken + Self.backlogBytesMax)
         waiting.compact()
         guard waiting.writableBytes >= bytes.count - taken else { return 0 }
         let rest = unsafe UnsafeBufferPointer(rebasing: bytes.bindMemory(to: UInt8.self)[taken...])
