@@ -165,7 +165,7 @@ final class RequestBlock {
     }
 
     /// The block is malformed for a reason that does not show in its fields.
-    mutating func refuse() { refusal = .malformed }
+    func refuse() { refusal = .malformed }
 
     /// Room that `writeHead` needs.
     var headBytesMax: Int { 2 * pseudo.count + fields.count + cookies.count + 256 }

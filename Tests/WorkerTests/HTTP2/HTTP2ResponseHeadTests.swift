@@ -4,8 +4,6 @@ import Testing
 
 /// A response that goes to an HTTP/2 client without becoming text on its way.
 @Suite struct HTTP2ResponseHeadTests {
-    private static let buffers = BufferPool()
-
     private struct Answer {
         let pair = SessionPair()
         let client: HTTP2Stream
@@ -14,6 +12,14 @@ import Testing
         init(method: String) throws {
             client = pair.request("\(method) / HTTP/1.1\r\nHost: x\r\n\r\n")
             server = try #require(pair.arrived.first)
+        }
+
+        /// Gives the head to the server's stream.
+        func takes(
+            _ text: String, _ head: ResponseHead, _ table: FieldTable,
+            _ additions: HeadWriter.ResponseAdditions = .init()
+        ) -> Bool {
+            server.sendHead(text.utf8.span, head, table, additions)
         }
     }
 
@@ -42,7 +48,7 @@ import Testing
         additions.writesChunks = head.framing == .chunked || head.framing == .untilClose
         additions.closes = true
         let short = try Answer(method: method)
-        #expect(short.server.sendHead(text.utf8.span, head, table, additions))
+        #expect(short.takes(text, head, table, additions))
         short.pair.exchange()
         let long = try Answer(method: method)
         let written = ByteBuffer(capacity: 4096)
@@ -59,11 +65,11 @@ import Testing
         let answer = try Answer(method: "GET")
         let hints = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
         let (head, table) = try Self.head(hints, method: .get)
-        #expect(!answer.server.sendHead(hints.utf8.span, head, table, HeadWriter.ResponseAdditions()))
+        #expect(!answer.takes(hints, head, table))
         let final = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
         let (finalHead, finalTable) = try Self.head(final, method: .get)
-        #expect(answer.server.sendHead(final.utf8.span, finalHead, finalTable, HeadWriter.ResponseAdditions()))
-        #expect(!answer.server.sendHead(final.utf8.span, finalHead, finalTable, HeadWriter.ResponseAdditions()))
+        #expect(answer.takes(final, finalHead, finalTable))
+        #expect(!answer.takes(final, finalHead, finalTable))
         answer.pair.send("ok", on: answer.server)
         #expect(answer.pair.text(answer.client).hasSuffix("\r\n\r\nok"))
     }

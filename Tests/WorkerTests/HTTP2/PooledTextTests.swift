@@ -7,7 +7,7 @@ import Testing
 
     /// Passes `total` bytes through, of which about `waiting` are always left.
     private func capacity(waiting: Int, total: Int, piece: Int = 16384) -> (capacity: Int, isIntact: Bool) {
-        var text = PooledText()
+        let text = PooledText()
         let bytes = (0..<piece).map { UInt8(truncatingIfNeeded: $0) }
         var capacity = 0
         var taken = 0
@@ -32,7 +32,7 @@ import Testing
     }
 
     @Test func limitHolds() {
-        var text = PooledText()
+        let text = PooledText()
         #expect(text.room(100, buffers, bytesMax: 99) == nil)
         text.room(60, buffers, bytesMax: 99)?.append([UInt8](repeating: 0, count: 60).span)
         #expect(text.room(40, buffers, bytesMax: 99) == nil)
