@@ -31,7 +31,7 @@ private func split(_ bytes: [UInt8]) -> [Field] {
 private let key: [UInt8] = Array("0123456789012345678901==".utf8)
 
 private func checkRequest(_ fields: [Field], hasBody: Bool) {
-    var block = RequestBlock(BufferPool(), bytesMax: 2048)
+    let block = RequestBlock(BufferPool(), bytesMax: 2048)
     for field in fields { block.field(field.name.span, field.value.span) }
     block.judge()
     guard block.refusal != .malformed else { return }
@@ -52,7 +52,7 @@ private func checkRequest(_ fields: [Field], hasBody: Bool) {
 }
 
 private func checkResponse(_ fields: [Field], hasBody: Bool) {
-    var block = ResponseBlock(BufferPool(), bytesMax: 2048)
+    let block = ResponseBlock(BufferPool(), bytesMax: 2048)
     for field in fields { block.field(field.name.span, field.value.span) }
     block.judge()
     guard !block.isMalformed else { return }

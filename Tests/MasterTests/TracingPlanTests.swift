@@ -119,21 +119,4 @@ import Testing
         let surroundings = Surroundings(environment: environment, isOutputTerminal: isTerminal)
         #expect(surroundings.wantsColour == isColoured)
     }
-
-    @Test func aCollectorsFilesComeFromTheEnvironment() throws {
-        let folder = TemporaryFolder()
-        folder.write("text", to: "ca.pem")
-        let path = folder.file("ca.pem")
-        let made = try plan(
-            ["--otel-endpoint", "https://c"],
-            ["OTEL_EXPORTER_OTLP_CERTIFICATE": path, "OTEL_EXPORTER_OTLP_CLIENT_KEY": path])
-        #expect(made.exporter?.collectorTLS == ExporterConfiguration.CollectorTLS(authorities: path, key: path))
-        #expect(made.warnings.contains { $0.contains("belong together") })
-    }
-
-    @Test func aFileThatCannotBeReadIsKeptWithAWarning() throws {
-        let made = try plan(["--otel-endpoint", "https://c"], ["OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"])
-        #expect(made.exporter?.collectorTLS.authorities == "/nowhere")
-        #expect(made.warnings.contains { $0.hasPrefix("OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere cannot be read") })
-    }
 }

@@ -21,30 +21,23 @@ final class BufferPool {
         }
     }
 
-    /// Free buffers of one size, linked: giving and taking is a few loads and stores.
+    /// Free buffers of one size.
     private final class FreeList {
         private let countMax: Int
         private let bytes: Int
-        private var first: ByteBuffer?
-        private var count = 0
+        private let free: ObjectList<ByteBuffer>
 
         init(_ size: Size) {
             countMax = size.freeMax
             bytes = size.rawValue
+            free = ObjectList(capacity: size.freeMax)
         }
 
-        func take() -> ByteBuffer {
-            guard let buffer = first.take() else { return ByteBuffer(capacity: bytes) }
-            first = buffer.nextFree.take()
-            count -= 1
-            return buffer
-        }
+        func take() -> ByteBuffer { free.popLast() ?? ByteBuffer(capacity: bytes) }
 
         func give(_ buffer: consuming ByteBuffer) {
-            guard count < countMax else { return }
-            buffer.nextFree = first.take()
-            first = buffer
-            count += 1
+            guard free.count < countMax else { return }
+            free.append(buffer)
         }
     }
 

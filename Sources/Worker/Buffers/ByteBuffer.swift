@@ -15,8 +15,6 @@ final class ByteBuffer {
     private let base: UnsafeMutablePointer<UInt8>
     private(set) var readIndex = 0
     private(set) var writeIndex = 0
-    /// The next one in the pool's list of free buffers.
-    var nextFree: ByteBuffer?
 
     init(capacity: Int) {
         self.capacity = capacity

@@ -36,6 +36,17 @@ func lowercased(_ byte: UInt8) -> UInt8 {
     byte &- UInt8(ascii: "A") < 26 ? byte | 0x20 : byte
 }
 
+/// The same for eight bytes at once. In the low seven bits of a byte "A" to "Z" are where adding makes a carry for the
+/// one bound and not for the other; bytes above ASCII are no letters.
+@inline(__always)
+func lowercased(word: UInt64) -> UInt64 {
+    let low = word & 0x7F7F_7F7F_7F7F_7F7F
+    let fromA = low &+ 0x3F3F_3F3F_3F3F_3F3F
+    let aboveZ = low &+ 0x2525_2525_2525_2525
+    let letters = (fromA ^ aboveZ) & ~word & 0x8080_8080_8080_8080
+    return word | letters >> 2
+}
+
 extension StaticString {
     /// A byte of a text that is known to be that long.
     @inline(__always)

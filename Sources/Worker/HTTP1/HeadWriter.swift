@@ -131,6 +131,20 @@ enum HeadWriter {
         var isUpgrade = false
     }
 
+    /// Whether a line of a response goes to the client, if no Connection field names it.
+    @inline(__always)
+    static func keeps(_ line: FieldLine, of head: ResponseHead, _ additions: ResponseAdditions) -> Bool {
+        switch line.known {
+        case .other, .host, .te, .expect, .userAgent, .http2Settings, .traceparent, .tracestate, .forwardedFor,
+            .forwardedProto, .forwardedHost:
+            true
+        case .contentLength: head.status >= 200 && head.status != 204
+        case .trailer: additions.writesChunks
+        case .upgrade: additions.isUpgrade || head.status == 426
+        case .connection, .keepAlive, .proxyConnection, .transferEncoding: false
+        }
+    }
+
     /// Room that `writeResponse` needs at most.
     static func responseBytesMax(_ head: ResponseHead) -> Int { head.headBytes + 128 }
 
@@ -141,17 +155,7 @@ enum HeadWriter {
         output.append("HTTP/1.1 ")
         output.append(bytes.extracting(head.statusText))
         output.append(head.statusText.count == 3 ? " \r\n" : "\r\n")
-        copyFields(bytes, table, to: output) { line in
-            switch line.known {
-            case .other, .host, .te, .expect, .userAgent, .http2Settings, .traceparent, .tracestate, .forwardedFor,
-                .forwardedProto, .forwardedHost:
-                true
-            case .contentLength: head.status >= 200 && head.status != 204
-            case .trailer: additions.writesChunks
-            case .upgrade: additions.isUpgrade || head.status == 426
-            case .connection, .keepAlive, .proxyConnection, .transferEncoding: false
-            }
-        }
+        copyFields(bytes, table, to: output) { keeps($0, of: head, additions) }
         if additions.writesChunks { output.append("Transfer-Encoding: chunked\r\n") }
         if additions.isUpgrade {
             output.append("Connection: Upgrade\r\n")

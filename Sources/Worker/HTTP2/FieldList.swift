@@ -6,19 +6,15 @@ import CShims
 /// again before `withFields` returns.
 @safe
 final class FieldList {
-    private struct Entry {
-        var nameStart: Int
-        var nameCount: Int
-        var valueCount: Int
-        var isNeverIndexed: Bool
-    }
-
     private var text: UnsafeMutablePointer<UInt8>
     private var textCapacity = 4096
     private var textCount = 0
-    private var entries: ContiguousArray<Entry> = []
+    /// Point into `text`.
     private var pairs: UnsafeMutablePointer<nghttp2_nv>
     private var pairsCapacity = 64
+    private(set) var count = 0
+    /// Words are written where a name ends, so room for one more is kept.
+    private static let wordBytes = 8
 
     init() {
         unsafe text = .allocate(capacity: textCapacity)
@@ -30,27 +26,32 @@ final class FieldList {
         unsafe pairs.deallocate()
     }
 
-    var count: Int { entries.count }
-
     func reset() {
         textCount = 0
-        entries.removeAll(keepingCapacity: true)
+        count = 0
     }
 
     /// Adds a field. ASCII letters of its name become lower case.
+    @inline(__always)
     func append(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         reserve(name.count + value.count)
-        let start = textCount
-        for index in name.indices { unsafe text[start + index] = lowercased(name[index]) }
-        add(start, nameCount: name.count, value)
+        unsafe copy(name, to: text + textCount)
+        var index = 0
+        while index < name.count {
+            let place = unsafe UnsafeMutableRawPointer(text + textCount + index)
+            let word = unsafe place.loadUnaligned(as: UInt64.self)
+            unsafe place.storeBytes(of: lowercased(word: word), as: UInt64.self)
+            index += Self.wordBytes
+        }
+        add(nameCount: name.count, value)
     }
 
     /// Adds a field whose name is in lower case.
     func append(_ name: StaticString, _ value: Span<UInt8>) {
-        let count = name.utf8CodeUnitCount
-        reserve(count + value.count)
-        unsafe (text + textCount).update(from: name.utf8Start, count: count)
-        add(textCount, nameCount: count, value)
+        let nameCount = name.utf8CodeUnitCount
+        reserve(nameCount + value.count)
+        unsafe (text + textCount).update(from: name.utf8Start, count: nameCount)
+        add(nameCount: nameCount, value)
     }
 
     /// Adds a field with a value of our own.
@@ -60,49 +61,63 @@ final class FieldList {
 
     /// Lends the list to one call of libnghttp2.
     func withFields<Result>(_ body: (UnsafePointer<nghttp2_nv>, Int) -> Result) -> Result {
-        if entries.count > pairsCapacity { growPairs() }
-        for index in 0..<entries.count {
-            let entry = entries[index]
-            let flags = entry.isNeverIndexed ? NGHTTP2_NV_FLAG_NO_INDEX.rawValue : NGHTTP2_NV_FLAG_NONE.rawValue
-            unsafe pairs[index] = nghttp2_nv(
-                name: text + entry.nameStart, value: text + entry.nameStart + entry.nameCount,
-                namelen: entry.nameCount, valuelen: entry.valueCount, flags: UInt8(flags))
-        }
-        return unsafe body(pairs, entries.count)
+        unsafe body(pairs, count)
     }
 
-    private func add(_ start: Int, nameCount: Int, _ value: Span<UInt8>) {
-        unsafe value.withUnsafeBufferPointer { source in
+    /// The value goes behind the name, which stands at the end of the text.
+    @inline(__always)
+    private func add(nameCount: Int, _ value: Span<UInt8>) {
+        let name = unsafe text + textCount
+        unsafe copy(value, to: name + nameCount)
+        let flags = isCredential(nameCount) ? NGHTTP2_NV_FLAG_NO_INDEX.rawValue : NGHTTP2_NV_FLAG_NONE.rawValue
+        unsafe (pairs + count).initialize(
+            to: nghttp2_nv(
+                name: name, value: name + nameCount, namelen: nameCount, valuelen: value.count, flags: UInt8(flags)))
+        textCount += nameCount + value.count
+        count += 1
+    }
+
+    @inline(__always)
+    private func copy(_ bytes: Span<UInt8>, to place: UnsafeMutablePointer<UInt8>) {
+        unsafe bytes.withUnsafeBufferPointer { source in
             guard let from = source.baseAddress else { return }
-            unsafe (text + start + nameCount).update(from: from, count: source.count)
+            unsafe place.update(from: from, count: source.count)
         }
-        textCount = start + nameCount + value.count
-        entries.append(
-            Entry(
-                nameStart: start, nameCount: nameCount, valueCount: value.count,
-                isNeverIndexed: isCredential(start, nameCount)))
     }
 
     /// What must not stand in a table that others' requests share (RFC 7541 §7.1.3).
-    private func isCredential(_ start: Int, _ count: Int) -> Bool {
-        guard count == 13 || count == 19 else { return false }
-        let name = unsafe UnsafeBufferPointer(start: text + start, count: count).span
+    private func isCredential(_ nameCount: Int) -> Bool {
+        guard nameCount == 13 || nameCount == 19 else { return false }
+        let name = unsafe UnsafeBufferPointer(start: text + textCount, count: nameCount).span
         return name.matches("authorization") || name.matches("proxy-authorization")
     }
 
+    @inline(__always)
     private func reserve(_ bytes: Int) {
-        guard textCount + bytes > textCapacity else { return }
-        let capacity = max(textCapacity * 2, textCount + bytes)
+        if textCount + bytes + Self.wordBytes > textCapacity { growText(bytes) }
+        if count == pairsCapacity { growPairs() }
+    }
+
+    @inline(never)
+    private func growText(_ bytes: Int) {
+        let capacity = max(textCapacity * 2, textCount + bytes + Self.wordBytes)
         let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
         unsafe larger.update(from: text, count: textCount)
+        for index in 0..<count {
+            unsafe pairs[index].name = larger + (pairs[index].name - text)
+            unsafe pairs[index].value = larger + (pairs[index].value - text)
+        }
         unsafe text.deallocate()
         unsafe text = larger
         textCapacity = capacity
     }
 
+    @inline(never)
     private func growPairs() {
+        let larger = UnsafeMutablePointer<nghttp2_nv>.allocate(capacity: pairsCapacity * 2)
+        unsafe larger.update(from: pairs, count: count)
         unsafe pairs.deallocate()
-        pairsCapacity = entries.count * 2
-        unsafe pairs = .allocate(capacity: pairsCapacity)
+        unsafe pairs = larger
+        pairsCapacity *= 2
     }
 }

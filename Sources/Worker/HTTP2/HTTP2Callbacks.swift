@@ -13,6 +13,7 @@ enum HTTP2Callbacks {
         unsafe nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frameReceived)
         unsafe nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, dataReceived)
         unsafe nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, streamClosed)
+        unsafe nghttp2_session_callbacks_set_send_data_callback(callbacks, sendData)
     }
 
     /// Where libnghttp2 gets a stream's DATA from.
@@ -105,30 +106,40 @@ private func streamClosed(
     return 0
 }
 
-/// Copies a stream's next DATA into libnghttp2's frame.
+/// Says how much of a stream's DATA comes next. `sendData` then takes it, so that it is copied only once.
 private func readData(
     _ raw: OpaquePointer?, _ id: Int32, _ target: UnsafeMutablePointer<UInt8>?, _ room: Int,
     _ flags: UnsafeMutablePointer<UInt32>?, _ source: UnsafeMutablePointer<nghttp2_data_source>?,
     _ context: UnsafeMutableRawPointer?
 ) -> Int {
-    guard let target = unsafe target, let flags = unsafe flags, let pointer = unsafe source?.pointee.ptr else {
+    guard let flags = unsafe flags, let stream = unsafe stream(of: source) else {
         return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue)
     }
-    let stream = unsafe Unmanaged<HTTP2Stream>.fromOpaque(pointer).takeUnretainedValue()
-    let taken = stream.takeOutbound { buffer in
-        let count = min(room, buffer.readableBytes)
-        unsafe buffer.readable.withUnsafeBufferPointer { bytes in
-            guard let from = bytes.baseAddress else { return }
-            unsafe target.update(from: from, count: count)
-        }
-        return count
-    }
-    guard let taken else { return Int(NGHTTP2_ERR_DEFERRED.rawValue) }
-    if taken.isLast {
+    guard let next = stream.nextOutbound(room) else { return Int(NGHTTP2_ERR_DEFERRED.rawValue) }
+    if next.bytes > 0 { unsafe flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue }
+    if next.isLast {
         unsafe flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
         if !stream.trailersToSend.isEmpty, unsafe session(context).submitTrailers(stream) {
             unsafe flags.pointee |= NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
         }
     }
-    return taken.bytes
+    return next.bytes
+}
+
+/// Writes the frame that `readData` announced. There is no padding, which would be for a callback to ask for.
+private func sendData(
+    _ raw: OpaquePointer?, _ frame: UnsafeMutablePointer<nghttp2_frame>?, _ head: UnsafePointer<UInt8>?, _ count: Int,
+    _ source: UnsafeMutablePointer<nghttp2_data_source>?, _ context: UnsafeMutableRawPointer?
+) -> Int32 {
+    guard let head = unsafe head, let stream = unsafe stream(of: source) else {
+        return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
+    }
+    return unsafe session(context).writeData(
+        UnsafeBufferPointer(start: head, count: 9).span, count, of: stream
+    ).rawValue
+}
+
+private func stream(of source: UnsafeMutablePointer<nghttp2_data_source>?) -> HTTP2Stream? {
+    guard let pointer = unsafe source?.pointee.ptr else { return nil }
+    return unsafe Unmanaged<HTTP2Stream>.fromOpaque(pointer).takeUnretainedValue()
 }

@@ -35,6 +35,24 @@ extension HTTP2Session {
         return SubmittedHead(bytes: head.headBytes, framing: framing, isFinal: isFinal)
     }
 
+    /// Turns a backend's final head into HEADERS without the text that `HeadWriter.writeResponse` would make of it.
+    func submitResponse(
+        _ bytes: Span<UInt8>, _ head: ResponseHead, _ table: FieldTable, _ additions: HeadWriter.ResponseAdditions,
+        hasBody: Bool, of stream: HTTP2Stream
+    ) -> Bool {
+        let fields = context.fields
+        fields.reset()
+        fields.append(":status", bytes.extracting(first: 3, of: head.statusText))
+        for position in 0..<table.count {
+            let line = table[position]
+            guard line.known != .upgrade, line.known != .http2Settings, !line.isNamedByConnection,
+                HeadWriter.keeps(line, of: head, additions)
+            else { continue }
+            fields.append(bytes.extracting(line.name), bytes.extracting(line.value))
+        }
+        return submit(stream, isFinal: true, hasBody: hasBody)
+    }
+
     private func submit(_ stream: HTTP2Stream, isFinal: Bool, hasBody: Bool) -> Bool {
         let none = UInt8(NGHTTP2_FLAG_NONE.rawValue)
         return unsafe context.fields.withFields { fields, count in

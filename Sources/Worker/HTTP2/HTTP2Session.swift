@@ -35,14 +35,16 @@ final class HTTP2Session {
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?
     var isMarkedDirty = false
-    private(set) var streams: ContiguousArray<HTTP2Stream> = []
-    private var touched: ContiguousArray<HTTP2Stream> = []
+    let streams = ObjectList<HTTP2Stream>()
+    private let touched = ObjectList<HTTP2Stream>()
     private var touchedIndex = 0
-    private var sending: ContiguousArray<HTTP2Stream> = []
+    /// Where `write` writes, while it does.
+    private var writing: ByteBuffer?
+    private let sending = ObjectList<HTTP2Stream>()
 
     // The header block that comes in.
-    var requestBlock: RequestBlock
-    var responseBlock: ResponseBlock
+    let requestBlock: RequestBlock
+    let responseBlock: ResponseBlock
     var trailerBlock = TrailerBlock()
     var blockStream: HTTP2Stream?
     var isTrailerBlock = false
@@ -143,10 +145,14 @@ final class HTTP2Session {
     /// Writes frames for the peer into `output`, as many as fit.
     /// - Returns: True when nothing is left to write.
     func write(to output: ByteBuffer) -> Bool {
+        writing = output
+        defer { writing = nil }
         while output.writableBytes >= Self.frameBytesMax {
             var frame: UnsafePointer<UInt8>?
             let count = unsafe nghttp2_session_mem_send(raw, &frame)
             guard count > 0, let frame = unsafe frame else {
+                // `writeData` has made a pause.
+                if count == 0, output.writableBytes < Self.frameBytesMax { return false }
                 if count < 0 { isDead = true }
                 noticeDrained()
                 return true
@@ -154,6 +160,14 @@ final class HTTP2Session {
             unsafe output.append(UnsafeBufferPointer(start: frame, count: count).span)
         }
         return false
+    }
+
+    /// Writes one frame of DATA, straight from the stream to where `write` writes.
+    func writeData(_ head: Span<UInt8>, _ count: Int, of stream: HTTP2Stream) -> nghttp2_error {
+        guard let output = writing, output.writableBytes >= head.count + count else { return NGHTTP2_ERR_WOULDBLOCK }
+        output.append(head)
+        guard stream.moveOutbound(count, to: output) else { return NGHTTP2_ERR_CALLBACK_FAILURE }
+        return output.writableBytes < Self.frameBytesMax ? NGHTTP2_ERR_PAUSE : nghttp2_error(rawValue: 0)
     }
 
     /// Room that `write` wants at least.
@@ -179,8 +193,7 @@ final class HTTP2Session {
         while index < sending.count {
             let stream = sending[index]
             if stream.isClosed || stream.noticeDrained() {
-                sending[index] = sending[sending.count - 1]
-                sending.removeLast()
+                _ = sending.swapRemove(index)
                 stream.isInSending = false
                 if stream.isWaitingForReset { submitReset(stream, .noError) }
                 stream.news.hasDrained = true
@@ -196,7 +209,7 @@ final class HTTP2Session {
     /// The next stream that something happened to.
     func nextTouched() -> HTTP2Stream? {
         guard touchedIndex < touched.count else {
-            if touchedIndex > 0 { touched.removeAll(keepingCapacity: true) }
+            if touchedIndex > 0 { touched.removeAll() }
             touchedIndex = 0
             return nil
         }
@@ -221,11 +234,10 @@ final class HTTP2Session {
 
     /// Lets go of a stream that is closed. What it received stays for its owner.
     func forget(_ stream: HTTP2Stream) {
-        guard stream.place < streams.count, streams[stream.place] === stream else { return }
-        let last = streams[streams.count - 1]
-        streams[stream.place] = last
-        last.place = stream.place
-        streams.removeLast()
+        let place = stream.place
+        guard place < streams.count, streams[place] === stream else { return }
+        _ = streams.swapRemove(place)
+        if place < streams.count { streams[place].place = place }
         stream.dropOutbound()
     }
 
@@ -240,7 +252,9 @@ final class HTTP2Session {
         // Nothing of what these hold will leave, and they hold this session.
         sending.removeAll()
         blockStream = nil
-        for stream in streams where !stream.isClosed {
+        for index in 0..<streams.count {
+            let stream = streams[index]
+            guard !stream.isClosed else { continue }
             stream.closed(errorCode: code.rawValue)
             stream.news.hasClosed = true
             touch(stream)

@@ -49,7 +49,7 @@ final class HTTP2Stream: Transport {
     var upstream: UpstreamConnection?
 
     // From the peer.
-    private var inbound = PooledText()
+    private let inbound = PooledText()
     /// Bytes at the front of `inbound` that are HTTP/1.1 text and go as they are.
     private var textBytes = 0
     private var framing = InboundFraming.raw
@@ -70,6 +70,8 @@ final class HTTP2Stream: Transport {
     // To the peer.
     private var outbound: ByteBuffer?
     private var reader = BodyReader(.none)
+    /// Bytes of a body without framing that are to come; -1 when `reader` takes it apart.
+    private var rawBytesLeft = 0
     private var isHeadSent = false
     /// The proxy has given everything.
     private(set) var hasOutboundEnded = false
@@ -139,25 +141,31 @@ final class HTTP2Stream: Transport {
         return isServer ? !hasBacklog : outbound == nil
     }
 
-    /// The next DATA for the peer.
-    /// - Returns: How many bytes were taken, and whether they are the last; nil when there are none yet.
-    func takeOutbound(_ take: (ByteBuffer) -> Int) -> (bytes: Int, isLast: Bool)? {
-        var bytes = 0
-        if let buffer = outbound {
-            bytes = take(buffer)
-            buffer.consume(bytes)
-            if buffer.isEmpty {
-                outbound = nil
-                buffers.give(buffer)
-            }
-        }
-        let isLast = hasOutboundEnded && outbound == nil
+    /// The next DATA for the peer; `moveOutbound` then takes it.
+    /// - Returns: How many bytes there are, up to `room`, and whether they are the last; nil when there are none yet.
+    func nextOutbound(_ room: Int) -> (bytes: Int, isLast: Bool)? {
+        let waiting = outbound?.readableBytes ?? 0
+        let bytes = min(room, waiting)
+        let isLast = hasOutboundEnded && bytes == waiting
         if bytes == 0, !isLast {
             isDeferred = true
             return nil
         }
         if isLast { hasSentEnd = true }
         return (bytes, isLast)
+    }
+
+    /// Moves the next bytes into `output`, which has room for them.
+    /// - Returns: False when they are not there any more.
+    func moveOutbound(_ count: Int, to output: ByteBuffer) -> Bool {
+        guard let buffer = outbound, buffer.readableBytes >= count else { return false }
+        output.append(buffer.readable.extracting(first: count))
+        buffer.consume(count)
+        if buffer.isEmpty {
+            outbound = nil
+            buffers.give(buffer)
+        }
+        return true
     }
 
     /// Trailers to send behind the last DATA; empty for none.
@@ -282,24 +290,41 @@ final class HTTP2Stream: Transport {
         return taken > 0 ? .bytes(taken) : .wouldBlock
     }
 
+    /// Takes a backend's final head as it came.
+    /// - Returns: False when it must come as text, by `send`.
+    func sendHead(
+        _ bytes: Span<UInt8>, _ head: ResponseHead, _ table: FieldTable, _ additions: HeadWriter.ResponseAdditions
+    ) -> Bool {
+        let framing: BodyFraming = additions.writesChunks ? .chunked : head.framing
+        guard isServer, !isClosed, !isHeadSent, !head.isInterim, framing != .untilClose,
+            session.submitResponse(bytes, head, table, additions, hasBody: framing.rawBytesMax != 0, of: self)
+        else { return false }
+        headSubmitted(framing)
+        wakeUp()
+        return true
+    }
+
+    private func headSubmitted(_ framing: BodyFraming) {
+        isHeadSent = true
+        reader = BodyReader(framing)
+        rawBytesLeft = framing.rawBytesMax
+        guard rawBytesLeft == 0 else { return }
+        hasOutboundEnded = true
+        hasSentEnd = true
+    }
+
     /// - Returns: Bytes of the head; -1 when this proxy has written what it cannot read.
     private func takeHead(_ buffer: ByteBuffer, countMax: Int) -> Int {
         let bytes = buffer.readable.extracting(first: countMax)
         guard let head = session.submitHead(bytes, of: self) else { return -1 }
-        if head.isFinal {
-            isHeadSent = true
-            reader = BodyReader(head.framing)
-            if head.framing == .none {
-                hasOutboundEnded = true
-                hasSentEnd = true
-            }
-        }
+        if head.isFinal { headSubmitted(head.framing) }
         buffer.consume(head.bytes)
         return head.bytes
     }
 
     private func takeBody(_ buffer: ByteBuffer, countMax: Int) -> Int {
         guard !hasOutboundEnded, let output = outboundRoom() else { return 0 }
+        if rawBytesLeft >= 0 { return takeRaw(buffer, countMax: countMax, to: output) }
         let bytes = buffer.readable.extracting(first: min(countMax, output.writableBytes))
         var index = 0
         switch reader.next(bytes, &index) {
@@ -316,10 +341,21 @@ final class HTTP2Stream: Transport {
         return index
     }
 
+    private func takeRaw(_ buffer: ByteBuffer, countMax: Int, to output: ByteBuffer) -> Int {
+        let count = min(countMax, output.writableBytes, rawBytesLeft)
+        output.append(buffer.readable.extracting(first: count))
+        buffer.consume(count)
+        if rawBytesLeft != .max { rawBytesLeft -= count }
+        if rawBytesLeft == 0 { hasOutboundEnded = true }
+        return count
+    }
+
     /// Some free room, nil while enough waits.
     private func outboundRoom() -> ByteBuffer? {
         guard let current = outbound else {
-            let fresh = buffers.take(.medium)
+            let isLengthKnown = rawBytesLeft >= 0 && rawBytesLeft != .max
+            let wanted = isLengthKnown ? min(rawBytesLeft, Self.outboundBytesMax) : BufferPool.Size.medium.rawValue
+            let fresh = buffers.take(holding: wanted)
             outbound = fresh
             return fresh
         }

@@ -1,12 +1,12 @@
 /// Bytes that are put together piece by piece, in a buffer of the pool that is changed for a larger one when it
-/// is full, up to a limit.
-struct PooledText {
+/// is full, up to a limit. An object, so that whoever has one need not lend it while it changes.
+final class PooledText {
     private(set) var buffer: ByteBuffer?
 
     var count: Int { buffer?.readableBytes ?? 0 }
 
     /// The buffer, with room for `bytes` more. Nil when it would hold more than `bytesMax`.
-    mutating func room(_ bytes: Int, _ buffers: BufferPool, bytesMax: Int = .max) -> ByteBuffer? {
+    func room(_ bytes: Int, _ buffers: BufferPool, bytesMax: Int = .max) -> ByteBuffer? {
         guard let current = buffer else {
             guard bytes <= bytesMax else { return nil }
             let fresh = buffers.take(holding: bytes)
@@ -22,7 +22,7 @@ struct PooledText {
         return larger
     }
 
-    mutating func release(_ buffers: BufferPool) {
+    func release(_ buffers: BufferPool) {
         if let current = buffer.take() { buffers.give(current) }
     }
 }

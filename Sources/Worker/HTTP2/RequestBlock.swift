@@ -5,7 +5,7 @@
 /// once more by `RequestParser`, which reads the result. One block at a time: a connection never interleaves two.
 ///
 ///     begin ──► field … field ──► writeHead ──► end
-struct RequestBlock {
+final class RequestBlock {
     /// Why the request must not go on.
     enum Refusal: Equatable {
         /// Reset the stream with PROTOCOL_ERROR.
@@ -16,9 +16,9 @@ struct RequestBlock {
 
     private let buffers: BufferPool
     private let bytesMax: Int
-    private var pseudo = PooledText()
-    private var fields = PooledText()
-    private var cookies = PooledText()
+    private let pseudo = PooledText()
+    private let fields = PooledText()
+    private let cookies = PooledText()
     private var methodText: Range<Int>?
     private var path: Range<Int>?
     private var scheme: Range<Int>?
@@ -44,7 +44,7 @@ struct RequestBlock {
     var isExtendedConnect: Bool { protocolName != nil }
 
     /// Forgets the block before and gives its memory back.
-    mutating func reset() {
+    func reset() {
         pseudo.release(buffers)
         fields.release(buffers)
         cookies.release(buffers)
@@ -59,7 +59,7 @@ struct RequestBlock {
     }
 
     /// Takes one field, in the order of the block.
-    mutating func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         guard refusal != .malformed else { return }
         guard value.endOfFieldText(from: 0) == value.count else { return refusal = .malformed }
         if name.count > 0, name[0] == UInt8(ascii: ":") { return pseudoField(name, value) }
@@ -78,7 +78,7 @@ struct RequestBlock {
     }
 
     /// The five pseudo-header fields of requests; any other has been refused already.
-    private mutating func pseudoField(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    private func pseudoField(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         guard let range = keep(value) else { return }
         let earlier: Range<Int>?
         if name.matches(":method") {
@@ -102,19 +102,19 @@ struct RequestBlock {
         if earlier != nil { refusal = .malformed }
     }
 
-    private mutating func keepHost(_ value: Span<UInt8>) {
+    private func keepHost(_ value: Span<UInt8>) {
         guard host == nil else { return refusal = .malformed }
         host = keep(value)
     }
 
-    private mutating func keepLength(_ value: Span<UInt8>) {
+    private func keepLength(_ value: Span<UInt8>) {
         guard contentLength == nil, let length = FramingFields.decimal(value, 0..<value.count) else {
             return refusal = .malformed
         }
         contentLength = length
     }
 
-    private mutating func keep(_ value: Span<UInt8>) -> Range<Int>? {
+    private func keep(_ value: Span<UInt8>) -> Range<Int>? {
         guard let buffer = pseudo.room(value.count, buffers, bytesMax: bytesMax) else {
             refusal = .tooLarge
             return nil
@@ -124,7 +124,7 @@ struct RequestBlock {
         return start..<(start + value.count)
     }
 
-    private mutating func line(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    private func line(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         let bytes = name.count + value.count + 4
         guard refusal == nil, let buffer = fields.room(bytes, buffers, bytesMax: bytesMax) else {
             return refusal = .tooLarge
@@ -136,7 +136,7 @@ struct RequestBlock {
     }
 
     /// One field for all of them, as HTTP/1.1 wants it (RFC 9113 §8.2.3).
-    private mutating func crumb(_ value: Span<UInt8>) {
+    private func crumb(_ value: Span<UInt8>) {
         guard refusal == nil, let buffer = cookies.room(value.count + 2, buffers, bytesMax: bytesMax) else {
             return refusal = .tooLarge
         }
@@ -145,7 +145,7 @@ struct RequestBlock {
     }
 
     /// Judges the block as a whole; call once, when it is complete.
-    mutating func judge() {
+    func judge() {
         guard let pseudo = pseudo.buffer, let methodText, !methodText.isEmpty else { return refusal = .malformed }
         guard refusal == nil else { return }
         let bytes = pseudo.readable

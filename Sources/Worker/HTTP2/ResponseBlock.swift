@@ -1,9 +1,9 @@
 /// Turns the fields of one HTTP/2 response into an HTTP/1.1 head (RFC 9113 §8.3.2), the mirror image of
 /// `RequestBlock`. `ResponseParser` reads the result.
-struct ResponseBlock {
+final class ResponseBlock {
     private let buffers: BufferPool
     private let bytesMax: Int
-    private var fields = PooledText()
+    private let fields = PooledText()
     private(set) var status = 0
     private(set) var contentLength: Int?
     private(set) var isMalformed = false
@@ -16,7 +16,7 @@ struct ResponseBlock {
     /// Another head of this response follows.
     var isInterim: Bool { status < 200 }
 
-    mutating func reset() {
+    func reset() {
         fields.release(buffers)
         status = 0
         contentLength = nil
@@ -24,7 +24,7 @@ struct ResponseBlock {
     }
 
     /// Takes one field, in the order of the block.
-    mutating func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         guard !isMalformed else { return }
         guard value.endOfFieldText(from: 0) == value.count else { return isMalformed = true }
         if name.count > 0, name[0] == UInt8(ascii: ":") { return statusField(name, value) }
@@ -41,14 +41,14 @@ struct ResponseBlock {
         }
     }
 
-    private mutating func statusField(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    private func statusField(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         guard name.matches(":status"), status == 0, value.count == 3,
             let number = FramingFields.decimal(value, 0..<3), number >= 100, number != 101
         else { return isMalformed = true }
         status = number
     }
 
-    private mutating func line(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    private func line(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         let bytes = name.count + value.count + 4
         guard let buffer = fields.room(bytes, buffers, bytesMax: bytesMax) else { return isMalformed = true }
         buffer.append(name)
@@ -58,7 +58,7 @@ struct ResponseBlock {
     }
 
     /// Judges the block as a whole; call once, when it is complete.
-    mutating func judge() {
+    func judge() {
         if status == 0 { isMalformed = true }
     }
 

@@ -204,7 +204,8 @@ extension Proxy {
         if connection.isMaking { return }
         let now = stampNs()
         _ = connection.endpoint.http2Pool.retired(connection.slot)
-        for stream in session.streams {
+        for index in 0..<session.streams.count {
+            let stream = session.streams[index]
             guard let exchange = stream.upstream?.exchange else { continue }
             exchange.noteGoaway(
                 GoawayNote(

@@ -127,8 +127,10 @@ extension Proxy {
         tracer?.responseBegan(exchange, status: head.status, .streamingResponse)
         exchange.statusSent = head.status
         let additions = responseAdditions(exchange, head, client)
-        let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
-        HeadWriter.writeResponse(input.readable, head, table, additions, to: output)
+        if client.output != nil || !(client.stream?.sendHead(input.readable, head, table, additions) ?? false) {
+            let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
+            HeadWriter.writeResponse(input.readable, head, table, additions, to: output)
+        }
         input.consume(head.headBytes)
         connection.releaseEmptyInput(buffers)
         exchange.responseRelay.restart(head.framing, writesChunks: additions.writesChunks)

@@ -32,6 +32,20 @@ import Testing
         }
     }
 
+    @Test func eightBytesAtOnceAreTheSameAsOneByOne() {
+        for byte in UInt8.min...UInt8.max {
+            for place in 0..<8 {
+                // Neighbours of all ones and of all zeros, from which nothing must carry over.
+                for around in [UInt64.min, .max] {
+                    let shift = UInt64(8 * place)
+                    let word = around & ~(0xFF << shift) | UInt64(byte) << shift
+                    let wanted = around & ~(0xFF << shift) | UInt64(lowercased(byte)) << shift
+                    #expect(lowercased(word: word) == wanted)
+                }
+            }
+        }
+    }
+
     private func isHost(_ text: String) -> Bool { Array(text.utf8).span.matchesIgnoringCase("host") }
 
     private func areEqual(_ left: String, _ right: String) -> Bool {

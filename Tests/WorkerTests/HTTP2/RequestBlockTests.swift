@@ -11,7 +11,7 @@ import Testing
 
     /// The block after all fields, judged.
     static func block(_ fields: [Field], bytesMax: Int = 1024) -> RequestBlock {
-        var block = RequestBlock(BufferPool(), bytesMax: bytesMax)
+        let block = RequestBlock(BufferPool(), bytesMax: bytesMax)
         for field in fields { block.field(field.name.utf8.span, field.value.utf8.span) }
         block.judge()
         return block
