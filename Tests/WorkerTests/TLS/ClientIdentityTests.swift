@@ -17,7 +17,8 @@ import Testing
     }
 
     @Test func itIsTheSubjectAndTheFingerprint() throws {
-        let identity = try #require(try pair(showing: "exact").server.clientIdentity)
+        let pair = try pair(showing: "exact")
+        let identity = try #require(pair.server.clientIdentity)
         #expect(String(decoding: identity.subject, as: UTF8.self) == "CN=exact")
         #expect(identity.fingerprint.count == 32)
         #expect(identity.fingerprint != [UInt8](repeating: 0, count: 32))
