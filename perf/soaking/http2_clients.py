@@ -129,7 +129,8 @@ class Carrier:
             self._writer.close()
 
     def _flush(self) -> None:
-        self._writer.write(self._h2.data_to_send())
+        if not self._writer.is_closing():
+            self._writer.write(self._h2.data_to_send())
 
     async def _read(self) -> None:
         error = Ended("the connection ended")
