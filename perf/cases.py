@@ -18,7 +18,7 @@ BASE_REQUESTS = 300_000
 """Requests of a run of the 1 KiB cases; every other load keeps its proportion to it."""
 IDLE_CONNECTIONS = 5_000
 IDLE_TLS_CONNECTIONS = 2_000
-HANDSHAKES = BASE_REQUESTS // 30
+HANDSHAKES = BASE_REQUESTS // 75
 SECTIONS = {
     FullLoad: report.cpu_section, PacedLoad: report.latency_section, HandshakeLoad: report.handshake_section,
 }
@@ -122,7 +122,10 @@ COMPARED = (RELAY, "nginx", "haproxy", OURS, TRACED)
 H2_PEERS = ("nginx", "haproxy", "h2o", "nghttpx", OURS, TRACED)
 # Of the other proxies only these two speak HTTP/2 to backends.
 H2_TO_H2_PEERS = ("haproxy", "nghttpx", OURS, TRACED)
-BODY_PEERS = (RELAY, "nginx", "haproxy", "h2o", OURS)
+BODY_PEERS = (RELAY, "nginx", "nginx-tuned", "haproxy", "h2o", OURS)
+TLS_BODY_PEERS = ("nginx", "nginx-tuned", "haproxy", "h2o", "nghttpx", OURS, TRACED)
+# TLS 1.2 is on its way out: those with the same OpenSSL and the most users will do.
+TLS12_PEERS = ("nginx", "haproxy", OURS, TRACED)
 H2C = Arrangement(connections=256, front=Front.H2C)
 TLS_H1 = Arrangement(connections=16, front=Front.HTTPS)
 TLS_H2 = Arrangement(connections=256, front=Front.HTTPS)
@@ -151,7 +154,7 @@ def plain_cases() -> Cases:
 
 def secure_cases() -> Cases:
     """TLS and HTTP/2, on one worker."""
-    one_kib = BASE_REQUESTS // 2
+    one_kib = BASE_REQUESTS // 3
     return (
         LoadCase("h2c-h1", "1 KiB, HTTP/2 in cleartext, 16 connections × 16 streams; backend HTTP/1.1", H2_PEERS,
                  FullLoad(16, one_kib, streams=16), H2C),
@@ -161,19 +164,20 @@ def secure_cases() -> Cases:
                  FullLoad(16, one_kib, streams=16), TLS_H2),
         LoadCase("tls-h2-h2", "1 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/2 over TLS",
                  H2_TO_H2_PEERS, FullLoad(16, one_kib, streams=16), replace(TLS_H2, is_backend_h2=True)),
-        LoadCase("tls-h2-64k", "64 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/1.1", H2_PEERS,
-                 FullLoad(16, BASE_REQUESTS // 10, "/64k", streams=16), TLS_H2),
-        LoadCase("tls-h1-10m", "10 MiB, HTTP/1.1 over TLS, 8 connections; backend HTTP/1.1", H2_PEERS,
-                 FullLoad(8, BASE_REQUESTS // 1000, "/10m"), replace(TLS_H1, connections=8)),
-        LoadCase("tls-h2-10m", "10 MiB, HTTP/2 over TLS, 4 connections × 2 streams; backend HTTP/1.1", H2_PEERS,
-                 FullLoad(4, BASE_REQUESTS // 1000, "/10m", streams=2), replace(TLS_H2, connections=8)),
+        LoadCase("tls-h2-64k", "64 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/1.1", TLS_BODY_PEERS,
+                 FullLoad(16, BASE_REQUESTS // 15, "/64k", streams=16), TLS_H2),
+        LoadCase("tls-h1-10m", "10 MiB, HTTP/1.1 over TLS, 8 connections; backend HTTP/1.1", TLS_BODY_PEERS,
+                 FullLoad(8, BASE_REQUESTS // 1500, "/10m"), replace(TLS_H1, connections=8)),
+        LoadCase("tls-h2-10m", "10 MiB, HTTP/2 over TLS, 4 connections × 2 streams; backend HTTP/1.1", TLS_BODY_PEERS,
+                 FullLoad(4, BASE_REQUESTS // 1500, "/10m", streams=2), replace(TLS_H2, connections=8)),
     )
 
 
 def handshake_cases() -> Cases:
     """A TLS connection for each request."""
     def case(name: str, title: str, is_resuming: bool, version: str) -> LoadCase:
-        return LoadCase(name, f"{title}, one request each, 16 at a time, one worker", H2_PEERS,
+        peers = H2_PEERS if version == "1.3" else TLS12_PEERS
+        return LoadCase(name, f"{title}, one request each, 16 at a time, one worker", peers,
                         HandshakeLoad(16, HANDSHAKES, is_resuming, version), TLS_H1)
 
     return (

@@ -101,15 +101,26 @@ NGINX_PROXY = """\
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            {buffers}
         }}
     }}
 """
 
 
-def nginx_command(setting: Setting) -> list[str]:
+# What one would set for large bodies: by default nginx reads 8 KiB at a time and spills to a file what clients are slow
+# to take.
+NGINX_LARGE_BUFFERS = (
+    "proxy_buffer_size 16k; proxy_buffers 16 32k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;")
+
+
+def nginx_tuned_command(setting: Setting) -> list[str]:
+    return nginx_command(setting, NGINX_LARGE_BUFFERS)
+
+
+def nginx_command(setting: Setting, buffers: str = "") -> list[str]:
     file = setting.certificate
     body = NGINX_PROXY.format(
-        port=setting.port, backend_port=setting.backend_port, connections=setting.connections,
+        port=setting.port, backend_port=setting.backend_port, connections=setting.connections, buffers=buffers,
         protocols={Front.HTTP: "", Front.H2C: "http2", Front.HTTPS: "ssl http2"}[setting.front],
         tls_files=f"ssl_certificate {file}; ssl_certificate_key {file}; ssl_protocols TLSv1.2 TLSv1.3;" if file else "")
     # Clients and upstreams need two slots a client; nginx closes idle clients when fewer than a sixteenth are free.
@@ -172,7 +183,7 @@ def h2o_command(setting: Setting) -> list[str]:
     path.write_text(H2O_CONFIGURATION.format(
         user="user: root" if os.geteuid() == 0 else "", workers=setting.workers,
         connections=setting.connections + 64, port=setting.port, backend_port=setting.backend_port,
-        tls=f", ssl: {{ certificate-file: {setting.certificate}, key-file: {setting.certificate} }}"
+        tls=f", ssl: {{ certificate-file: {setting.certificate}, key-file: {setting.certificate}, ocsp-update-interval: 0 }}"
         if setting.certificate else ""))
     return [program("h2o"), "-c", str(path)]
 
@@ -183,7 +194,7 @@ def nghttpx_command(setting: Setting) -> list[str]:
         program("nghttpx"), "--conf=/dev/null", f"--frontend=127.0.0.1,{setting.port}{'' if tls else ';no-tls'}",
         f"--backend=127.0.0.1,{setting.backend_port}{';;proto=h2;tls' if setting.is_backend_h2 else ''}", "--insecure",
         f"--workers={setting.workers}",
-        "--add-x-forwarded-for", "--accesslog-file=/dev/null", "--errorlog-file=/dev/stderr",
+        "--add-x-forwarded-for", "--no-ocsp", "--accesslog-file=/dev/null", "--errorlog-file=/dev/stderr",
         "--backend-keep-alive-timeout=600s", "--frontend-read-timeout=600s", "--frontend-keep-alive-timeout=600s",
         *(reversed(tls)),
     ]
@@ -210,6 +221,7 @@ PEERS = {
     for peer in (
         Peer(RELAY, None, "", "", relay_command),
         Peer("nginx", "nginx", "nginx", "-v", nginx_command),
+        Peer("nginx-tuned", "nginx", "nginx", "-v", nginx_tuned_command),
         Peer("haproxy", "haproxy", "haproxy", "-v", haproxy_command),
         Peer("h2o", "h2o", "h2o", "--version", h2o_command),
         Peer("nghttpx", "nghttpx", "nghttp2-proxy", "--version", nghttpx_command),
