@@ -18,7 +18,7 @@ BASE_REQUESTS = 300_000
 """Requests of a run of the 1 KiB cases; every other load keeps its proportion to it."""
 IDLE_CONNECTIONS = 5_000
 IDLE_TLS_CONNECTIONS = 2_000
-HANDSHAKES = BASE_REQUESTS // 75
+HANDSHAKES = BASE_REQUESTS // 100
 SECTIONS = {
     FullLoad: report.cpu_section, PacedLoad: report.latency_section, HandshakeLoad: report.handshake_section,
 }
@@ -119,9 +119,12 @@ def progress(text: str) -> None:
 
 
 COMPARED = (RELAY, "nginx", "haproxy", OURS, TRACED)
+ENVOY = ("envoy", "envoy-traced")
+"""The one that traces as well, in the cases that compare that. It costs three to five times what the others do."""
 H2_PEERS = ("nginx", "haproxy", "h2o", "nghttpx", OURS, TRACED)
-# Of the other proxies only these two speak HTTP/2 to backends.
-H2_TO_H2_PEERS = ("haproxy", "nghttpx", OURS, TRACED)
+H2_AND_ENVOY = ("nginx", "haproxy", "h2o", "nghttpx", *ENVOY, OURS, TRACED)
+# Neither nginx nor h2o speaks HTTP/2 to backends.
+H2_TO_H2_PEERS = ("haproxy", "nghttpx", *ENVOY, OURS, TRACED)
 BODY_PEERS = (RELAY, "nginx", "nginx-tuned", "haproxy", "h2o", OURS)
 TLS_BODY_PEERS = ("nginx", "nginx-tuned", "haproxy", "h2o", "nghttpx", OURS, TRACED)
 # TLS 1.2 is on its way out: those with the same OpenSSL and the most users will do.
@@ -144,32 +147,32 @@ def plain_cases() -> Cases:
         LoadCase("64k", "64 KiB responses, 64 connections, one worker", BODY_PEERS,
                  FullLoad(64, BASE_REQUESTS // 3, "/64k"), Arrangement()),
         LoadCase("10m", "10 MiB responses, 8 connections, one worker", BODY_PEERS,
-                 FullLoad(8, BASE_REQUESTS // 200, "/10m"), Arrangement(connections=8)),
+                 FullLoad(8, BASE_REQUESTS // 400, "/10m"), Arrangement(connections=8)),
         LoadCase("c256", "1 KiB responses, 256 connections, one worker", COMPARED,
-                 FullLoad(256, BASE_REQUESTS * 2 // 3), Arrangement(connections=256)),
+                 FullLoad(256, BASE_REQUESTS // 2), Arrangement(connections=256)),
         LoadCase("c2048", "1 KiB responses, 2,048 connections, one worker", COMPARED,
-                 FullLoad(2048, BASE_REQUESTS * 2 // 3), Arrangement(connections=2048)),
+                 FullLoad(2048, BASE_REQUESTS // 2), Arrangement(connections=2048)),
     )
 
 
 def secure_cases() -> Cases:
     """TLS and HTTP/2, on one worker."""
-    one_kib = BASE_REQUESTS // 3
+    one_kib = BASE_REQUESTS // 4
     return (
-        LoadCase("h2c-h1", "1 KiB, HTTP/2 in cleartext, 16 connections × 16 streams; backend HTTP/1.1", H2_PEERS,
+        LoadCase("h2c-h1", "1 KiB, HTTP/2 in cleartext, 16 connections × 16 streams; backend HTTP/1.1", H2_AND_ENVOY,
                  FullLoad(16, one_kib, streams=16), H2C),
         LoadCase("tls-h1", "1 KiB, HTTP/1.1 over TLS, 16 connections; backend HTTP/1.1", H2_PEERS,
                  FullLoad(16, one_kib), TLS_H1),
-        LoadCase("tls-h2", "1 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/1.1", H2_PEERS,
+        LoadCase("tls-h2", "1 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/1.1", H2_AND_ENVOY,
                  FullLoad(16, one_kib, streams=16), TLS_H2),
         LoadCase("tls-h2-h2", "1 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/2 over TLS",
                  H2_TO_H2_PEERS, FullLoad(16, one_kib, streams=16), replace(TLS_H2, is_backend_h2=True)),
         LoadCase("tls-h2-64k", "64 KiB, HTTP/2 over TLS, 16 connections × 16 streams; backend HTTP/1.1", TLS_BODY_PEERS,
                  FullLoad(16, BASE_REQUESTS // 15, "/64k", streams=16), TLS_H2),
         LoadCase("tls-h1-10m", "10 MiB, HTTP/1.1 over TLS, 8 connections; backend HTTP/1.1", TLS_BODY_PEERS,
-                 FullLoad(8, BASE_REQUESTS // 1500, "/10m"), replace(TLS_H1, connections=8)),
+                 FullLoad(8, BASE_REQUESTS // 2000, "/10m"), replace(TLS_H1, connections=8)),
         LoadCase("tls-h2-10m", "10 MiB, HTTP/2 over TLS, 4 connections × 2 streams; backend HTTP/1.1", TLS_BODY_PEERS,
-                 FullLoad(4, BASE_REQUESTS // 1500, "/10m", streams=2), replace(TLS_H2, connections=8)),
+                 FullLoad(4, BASE_REQUESTS // 2000, "/10m", streams=2), replace(TLS_H2, connections=8)),
     )
 
 

