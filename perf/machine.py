@@ -111,4 +111,4 @@ def version(name: str, flag: str) -> str:
         return "not installed"
     result = subprocess.run([path, flag], capture_output=True, text=True, timeout=10)
     lines = (result.stdout + result.stderr).strip().splitlines()
-    return lines[0].removesuffix(" - https://haproxy.org/") if lines else "unknown"
+    return lines[0].replace(path, name).removesuffix(" - https://haproxy.org/") if lines else "unknown"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from perf.measure import DeliveryRun, LoadRun, LoadRuns, MemoryRun
-from perf.peers import RELAY
+from perf.measure import DeliveryRun, LoadRun, LoadRuns, MemoryRun, Results
+from perf.peers import COMPETITORS, OURS, PEERS, RELAY, TRACED
 from perf.processes import CpuTime, TreeMemory
 from perf.targets import Verdict
 
 MIB = 1024 * 1024
 ABSENT = "–"
+OTHERS_TRACED = [name for name, peer in PEERS.items() if peer.is_traced and name != TRACED]
+SUMMARY_ORDER = [OURS, TRACED, *COMPETITORS, *OTHERS_TRACED]
 
 
 @dataclass
@@ -201,6 +203,28 @@ def target_section(verdicts: list[Verdict]) -> Section:
     rows = [[verdict.target, verdict.limit, verdict.measured, "met" if verdict.is_met else "MISSED"]
             for verdict in verdicts]
     return Section("Targets", ["target", "limit", "measured", "verdict"], rows)
+
+
+def summary_sections(results: Results, titles: dict[str, str]) -> list[Section]:
+    """What most people want to know, in two tables; `titles` has the cases that belong there."""
+    cpu = {
+        titles[case]: {peer: runs.median(peer, lambda run: run.total_us) for peer in runs.by_peer}
+        for case, runs in results.loads.items() if case in titles
+    }
+    memory = {
+        titles[case]: {peer: run.bytes_per_connection for peer, run in runs.items()}
+        for case, runs in results.memory.items()
+    }
+    tables = (("Summary. CPU time of a request or of a new connection, µs", cpu),
+              ("Summary. Memory of an idle connection, bytes", memory))
+    return [summary_section(title, values) for title, values in tables if values]
+
+
+def summary_section(title: str, values: dict[str, dict[str, float]]) -> Section:
+    present = [peer for peer in SUMMARY_ORDER if any(peer in by_peer for by_peer in values.values())]
+    rows = [[case, *(number(by_peer[peer]) if peer in by_peer else ABSENT for peer in present)]
+            for case, by_peer in values.items()]
+    return Section(title, ["", *present], rows)
 
 
 def heading(facts: list[tuple[str, str]], command: str, rounds: int) -> str:
