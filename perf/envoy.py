@@ -57,7 +57,8 @@ def listener(setting: Setting) -> dict[str, Any]:
 
 def front_tls(setting: Setting) -> dict[str, Any]:
     file = {"filename": str(setting.certificate)}
-    return {"alpn_protocols": ["h2", "http/1.1"], "tls_certificates": [{"certificate_chain": file, "private_key": file}]}
+    certificate = {"certificate_chain": file, "private_key": file}
+    return {"alpn_protocols": ["h2", "http/1.1"], "tls_certificates": [certificate]}
 
 
 def connections(setting: Setting) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""As much HTTP/2 as one GET needs: to see whether a proxy serves, and to hold connections that have carried a request."""
+"""As much HTTP/2 as one GET needs: to see whether a proxy serves, and to hold connections that have carried one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 def get_root(connection: socket.socket, is_tls: bool) -> None:
     """Opens the connection's HTTP/2 with a GET of / and returns once that is answered with 200, to its last byte."""
     authority = b"127.0.0.1"
-    block = bytes((METHOD_GET, SCHEME_HTTPS if is_tls else SCHEME_HTTP, PATH_ROOT, AUTHORITY, len(authority))) + authority
+    scheme = SCHEME_HTTPS if is_tls else SCHEME_HTTP
+    block = bytes((METHOD_GET, scheme, PATH_ROOT, AUTHORITY, len(authority))) + authority
     connection.sendall(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS | END_STREAM, 1, block))
     is_ok = False
     while True:

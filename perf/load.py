@@ -119,7 +119,7 @@ class PacedLoad:
     rate: int
 
     def warm_up(self) -> FullLoad:
-        return FullLoad(self.connections, self.requests // 20)
+        return FullLoad(self.connections, max(2 * self.connections, self.requests // 20))
 
     def start(self, destination: Destination) -> Child:
         numbers = (destination.port, self.connections, self.rate, self.requests)

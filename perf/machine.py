@@ -14,13 +14,15 @@ from pathlib import Path
 from perf.processes import CLOCK_TICKS_PER_SECOND, BenchError
 
 # Program to the Debian package that has it. Without these nothing can be measured; other proxies are optional.
-NEEDED_PROGRAMS = {"cc": "gcc", "h2load": "nghttp2-client", "nginx": "nginx", "openssl": "openssl", "taskset": "util-linux"}
+NEEDED_PROGRAMS = {
+    "cc": "gcc", "h2load": "nghttp2-client", "nginx": "nginx", "openssl": "openssl", "taskset": "util-linux",
+}
 DESCRIPTORS_WANTED = 20_000
 PYTHON_ENVIRONMENT = Path(__file__).resolve().parent.parent / ".venv/bin"
 
 
 def find_program(name: str) -> str | None:
-    """Looks in the sbin folders too, which the PATH of an ordinary user lacks, and in the project's Python environment."""
+    """Looks in the sbin folders too, which an ordinary user's PATH lacks, and in the project's Python environment."""
     return shutil.which(name) or shutil.which(name, path=f"/usr/local/sbin:/usr/sbin:/sbin:{PYTHON_ENVIRONMENT}")
 
 

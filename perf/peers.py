@@ -181,12 +181,11 @@ hosts:
 
 
 def h2o_command(setting: Setting) -> list[str]:
-    path = setting.directory / "h2o.conf"
+    path, file = setting.directory / "h2o.conf", setting.certificate
     path.write_text(H2O_CONFIGURATION.format(
         user="user: root" if os.geteuid() == 0 else "", workers=setting.workers,
         connections=setting.connections + 64, port=setting.port, backend_port=setting.backend_port,
-        tls=f", ssl: {{ certificate-file: {setting.certificate}, key-file: {setting.certificate}, ocsp-update-interval: 0 }}"
-        if setting.certificate else ""))
+        tls=f", ssl: {{ certificate-file: {file}, key-file: {file}, ocsp-update-interval: 0 }}" if file else ""))
     return [program("h2o"), "-c", str(path)]
 
 

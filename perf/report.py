@@ -31,8 +31,8 @@ class Section:
         parts = [f"## {self.title}"]
         if self.rows:
             parts += ["", *table(self.headers, self.rows)]
-        remarks = [f"{name} was NOT MEASURED: {indented(reason)}" for name, reason in self.failures.items()] + self.notes
-        if remarks:
+        failures = [f"{name} was NOT MEASURED: {indented(reason)}" for name, reason in self.failures.items()]
+        if remarks := failures + self.notes:
             parts += ["", *(f"- {remark}" for remark in remarks)]
         return "\n".join(parts) + "\n"
 
@@ -62,15 +62,16 @@ def ratio(value: float | None) -> str:
 
 
 Median = Callable[[Callable[[LoadRun], float]], float]
+Cells = Callable[[LoadRuns, str], list[str]]
 
 
 def cpu_section(title: str, runs: LoadRuns) -> Section:
-    headers = ["proxy", "CPU µs/req", *(f"× {name}" for name in references(runs)), "× best", "user", "system", "exporter",
-               "spread", "req/s", "CPU busy", "failed"]
+    headers = [
+        "proxy", "CPU µs/req", *ratio_headers(runs), "user", "system", "exporter", "spread", "req/s", "CPU busy", "failed"]
     return load_section(title, headers, runs, cpu_cells)
 
 
-def load_section(title: str, headers: list[str], runs: LoadRuns, cells: Callable[[LoadRuns, str], list[str]]) -> Section:
+def load_section(title: str, headers: list[str], runs: LoadRuns, cells: Cells) -> Section:
     rows = [[peer, *cells(runs, peer)] for peer in runs.by_peer]
     return Section(title, headers, rows, load_notes(runs), runs.dropped)
 
@@ -78,6 +79,10 @@ def load_section(title: str, headers: list[str], runs: LoadRuns, cells: Callable
 def references(runs: LoadRuns) -> list[str]:
     """The proxies that all others of a table are compared with."""
     return [name for name in (RELAY, "nginx") if name in runs.by_peer]
+
+
+def ratio_headers(runs: LoadRuns) -> list[str]:
+    return [*(f"× {name}" for name in references(runs)), "× best"]
 
 
 def median_of(runs: LoadRuns, peer: str) -> Median:
@@ -117,8 +122,8 @@ def cpu_cells(runs: LoadRuns, peer: str) -> list[str]:
 
 
 def handshake_section(title: str, runs: LoadRuns) -> Section:
-    headers = ["proxy", "CPU µs/conn", *(f"× {name}" for name in references(runs)), "× best", "user", "system", "exporter",
-               "spread", "conn/CPU s", "CPU busy", "resumed", "failed"]
+    headers = ["proxy", "CPU µs/conn", *ratio_headers(runs), "user", "system", "exporter", "spread", "conn/CPU s",
+               "CPU busy", "resumed", "failed"]
     return load_section(title, headers, runs, handshake_cells)
 
 
