@@ -52,7 +52,7 @@ let package = Package(
         ),
         .executableTarget(name: "load_balancer", dependencies: ["Master"], swiftSettings: settings),
         .testTarget(name: "ShmRingTests", dependencies: ["ShmRing", "CShims"], swiftSettings: settings),
-        .testTarget(name: "WorkerTests", dependencies: ["Worker", "ShmRing"], swiftSettings: settings),
+        .testTarget(name: "WorkerTests", dependencies: ["Worker", "ShmRing", "CShims"], swiftSettings: settings),
         .testTarget(name: "ExporterTests", dependencies: ["Exporter", "ShmRing", "CShims"], swiftSettings: settings),
         .testTarget(name: "MasterTests", dependencies: ["Master"], swiftSettings: settings),
     ],

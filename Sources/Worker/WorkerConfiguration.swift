@@ -84,6 +84,10 @@ public struct WorkerConfiguration: Sendable {
         public var upstreamIdleNs: UInt64 = 30_000_000_000
         /// How long an HTTP/2 connection to a backend may be silent before it is asked for a sign of life.
         public var upstreamPingNs: UInt64 = 15_000_000_000
+        /// How long a backend has to answer a PING.
+        public var pingAnswerNs: UInt64 = 5_000_000_000
+        /// How long a backend may leave the SETTINGS of an HTTP/2 connection without an acknowledgement.
+        public var settingsAnswerNs: UInt64 = 10_000_000_000
         public var tunnelIdleNs: UInt64 = 3_600_000_000_000
         public var drainNs: UInt64 = 30_000_000_000
 

@@ -349,16 +349,6 @@ def test_further_connection_when_all_streams_are_taken(stage: Stage) -> None:
     assert len(setting.backend.connections) == 4
 
 
-def test_line_in_front_of_the_last_connection(stage: Stage) -> None:
-    setting = Setting(
-        stage, serve_http2(settings={MAX_CONCURRENT: 1}), flags=("--upstream-h2-max-connections", "1")
-    )
-    client = setting.client()
-    streams = [client.request(f"/{n}") for n in range(20)]
-    assert [client.answer(stream).body for stream in streams] == [f"/{n}".encode() for n in range(20)]
-    assert len(setting.backend.connections) == 1
-
-
 def test_idle_connection_is_left_with_goaway(stage: Stage) -> None:
     setting = Setting(stage, flags=("--upstream-idle-timeout", "0.2"))
     setting.balancer.get("/a")
@@ -406,129 +396,6 @@ def ending(play: Callable[[Http2BackendConnection, int], None]) -> Http2Script:
     return script
 
 
-POST = message.request("/", method="POST", body=b"hello")
-
-
-def test_goaway_below_the_stream_is_retried_whatever_the_method(stage: Stage) -> None:
-    setting = Setting(stage, ending(lambda c, s: c.goaway(0, 0, b"bye")), serve_http2(echo_http2))
-    answer = setting.balancer.exchange(POST)
-    assert (answer.status, answer.body) == (200, b"hello")
-    tree = setting.tree()
-    assert tree.outline() == UNANSWERED + FRESH[1:]
-    first, second = tree.all("backend_request_h2")
-    assert first.event("goaway_received").attributes == {
-        "h2.error_code": "NO_ERROR",
-        "h2.last_stream_id": 0,
-        "h2.stream_id": 1,
-        "h2.debug_data": "bye",
-        "h2.processed": "no",
-    }
-    assert first.event("retry_triggered").attributes == {"retry.reason": "goaway", "retry.attempt": 1}
-    assert not first.has_event("stream_reset")
-    assert (first.status, first.error_type) == ("ERROR", "upstream_reset")
-    assert second.attributes["h2.retry_count"] == 1
-    assert second.attributes["connection.id"] == "w0-2"
-    assert tree.span.event("retry_triggered").attributes == {"retry.reason": "goaway", "retry.attempt": 1}
-    assert tree.span.attributes["lb.retry_count"] == 1
-    assert not first.has_event("backend_marked_unhealthy")
-
-
-def test_goaway_at_the_stream_lets_it_finish(stage: Stage) -> None:
-    def play(connection: Http2BackendConnection, stream: int) -> None:
-        connection.goaway(stream)
-        connection.answer(stream, b"done")
-
-    setting = Setting(stage, ending(play), serve_http2())
-    assert setting.balancer.exchange(POST).body == b"done"
-    tree = setting.tree()
-    assert tree.outline() == FRESH
-    event = tree.one("backend_request_h2").event("goaway_received").attributes
-    assert (event["h2.last_stream_id"], event["h2.processed"]) == (1, "unknown")
-    assert setting.balancer.get("/next").body == b"/next"
-    assert len(setting.backend.connections) == 2
-
-
-def test_goaway_in_two_steps(stage: Stage) -> None:
-    def play(connection: Http2BackendConnection, stream: int) -> None:
-        connection.goaway(2**31 - 1)
-        connection.goaway(stream)
-        connection.answer(stream, b"done")
-
-    setting = Setting(stage, ending(play), serve_http2())
-    assert setting.balancer.exchange(POST).body == b"done"
-    tree = setting.tree()
-    assert tree.outline() == FRESH
-    events = [e for e in tree.one("backend_request_h2").events if e.name == "goaway_received"]
-    assert [e.attributes["h2.last_stream_id"] for e in events] == [2**31 - 1, 1]
-    assert [e.attributes["h2.processed"] for e in events] == ["unknown", "unknown"]
-
-
-def test_goaway_that_sinks_refuses_what_it_first_allowed(stage: Stage) -> None:
-    def play(connection: Http2BackendConnection, stream: int) -> None:
-        connection.goaway(2**31 - 1)
-        connection.goaway(0)
-
-    setting = Setting(stage, ending(play), serve_http2(echo_http2))
-    assert setting.balancer.exchange(POST).body == b"hello"
-    tree = setting.tree()
-    assert tree.outline() == UNANSWERED + FRESH[1:]
-    events = [e for e in tree.all("backend_request_h2")[0].events if e.name == "goaway_received"]
-    assert [e.attributes["h2.processed"] for e in events] == ["unknown", "no"]
-
-
-def test_goaway_then_close_retries_what_is_idempotent(stage: Stage) -> None:
-    def play(connection: Http2BackendConnection, stream: int) -> None:
-        connection.goaway(stream)
-        connection.close()
-
-    setting = Setting(stage, ending(play), serve_http2())
-    assert setting.balancer.get("/again").body == b"/again"
-    tree = setting.tree()
-    assert tree.outline() == UNANSWERED + FRESH[1:]
-    first = tree.all("backend_request_h2")[0]
-    assert first.event("goaway_received").attributes["h2.processed"] == "unknown"
-    assert first.event("retry_triggered").attributes["retry.reason"] == "connection_closed_before_response"
-
-
-def test_goaway_then_close_is_502_for_what_is_not(stage: Stage) -> None:
-    def play(connection: Http2BackendConnection, stream: int) -> None:
-        connection.goaway(stream)
-        connection.close()
-
-    setting = Setting(stage, ending(play), serve_http2())
-    assert setting.balancer.exchange(POST).status == 502
-    tree = setting.tree()
-    assert tree.outline() == UNANSWERED
-    assert tree.span.event("retry_denied").attributes == {
-        "retry.reason": "connection_closed_before_response",
-        "retry.verdict": "not_idempotent",
-    }
-
-
-def test_goaway_in_the_middle_of_the_answer_changes_nothing(stage: Stage) -> None:
-    def play(connection: Http2BackendConnection, stream: int) -> None:
-        connection.send_fields(stream, [(":status", "200")])
-        connection.send_data(stream, b"one")
-        connection.goaway(stream, 11)
-        connection.send_data(stream, b"two", ends=True)
-
-    setting = Setting(stage, ending(play), serve_http2())
-    assert setting.balancer.get().body == b"onetwo"
-    tree = setting.tree()
-    assert tree.outline() == FRESH
-    event = tree.one("backend_request_h2").event("goaway_received").attributes
-    assert event["h2.error_code"] == "ENHANCE_YOUR_CALM"
-
-
-def test_goaway_before_settings_is_a_failed_connection(stage: Stage) -> None:
-    def script(connection: Http2BackendConnection) -> None:
-        connection.goaway(0, 2)
-        connection.close()
-
-    setting = Setting(stage, script, serve_http2())
-    assert setting.balancer.exchange(message.request("/x")).status in (200, 502)
-
-
 def test_goaway_takes_no_backend_out(stage: Stage) -> None:
     setting = Setting(stage, *[ending(lambda c, s: c.goaway(0))] * 2, serve_http2())
     for _ in range(5):
@@ -536,57 +403,11 @@ def test_goaway_takes_no_backend_out(stage: Stage) -> None:
     assert "taken out" not in setting.balancer.log()
 
 
-def test_refused_stream_is_retried_on_another_connection(stage: Stage) -> None:
-    setting = Setting(stage, ending(lambda c, s: c.reset(s, 7)), serve_http2(echo_http2))
-    answer = setting.balancer.exchange(POST)
-    assert (answer.status, answer.body) == (200, b"hello")
-    tree = setting.tree()
-    assert tree.outline() == UNANSWERED + FRESH[1:]
-    first, second = tree.all("backend_request_h2")
-    assert first.event("stream_reset").attributes == {"h2.error_code": "REFUSED_STREAM", "h2.reset_by": "peer"}
-    assert first.event("retry_triggered").attributes == {"retry.reason": "refused_stream", "retry.attempt": 1}
-    assert second.attributes["connection.id"] != first.attributes["connection.id"]
-
-
-def test_refused_for_ever_ends_with_502(stage: Stage) -> None:
-    setting = Setting(stage, serve_http2(lambda c, s, f, b: c.reset(s, 7)))
-    assert setting.balancer.get().status == 502
-    tree = setting.tree()
-    assert len(tree.all("backend_request_h2")) == 3
-    assert tree.span.event("retry_denied").attributes["retry.verdict"] == "attempts_exhausted"
-
-
 @pytest.mark.parametrize("code", [1, 2, 8, 11])
 def test_reset_for_another_reason_is_not_retried(stage: Stage, code: int) -> None:
     setting = Setting(stage, ending(lambda c, s: c.reset(s, code)), serve_http2())
     assert setting.balancer.get().status == 502
     assert setting.tree().outline() == UNANSWERED
-
-
-def streaming_post(setting: Setting, size: int) -> tuple[int, bytes]:
-    """A body that comes after its head, so that nothing of it is in the buffer at first."""
-    client = setting.balancer.connect()
-    client.send(message.request("/", f"Content-Length: {size}", method="POST"))
-    setting.backend.wait_for_connections(1)
-    wait_until(lambda: bool(setting.backend.requests), "the request")
-    client.send(b"x" * size)
-    answer = client.receive_response()
-    client.close()
-    return answer.status, answer.body
-
-
-def test_body_that_came_later_is_replayed(stage: Stage) -> None:
-    setting = Setting(stage, ending(lambda c, s: c.reset(s, 7)), serve_http2(echo_http2))
-    assert streaming_post(setting, 50_000) == (200, b"x" * 50_000)
-
-
-def test_body_over_the_retry_buffer_is_not_replayed(stage: Stage) -> None:
-    setting = Setting(
-        stage, ending(lambda c, s: c.reset(s, 7)), serve_http2(echo_http2), flags=("--retry-buffer", "10k")
-    )
-    assert streaming_post(setting, 50_000)[0] == 502
-    verdict = setting.tree().span.event("retry_denied").attributes
-    assert verdict == {"retry.reason": "refused_stream", "retry.verdict": "body_not_replayable"}
 
 
 def test_connection_that_is_refused_goes_to_the_next_backend(stage: Stage) -> None:

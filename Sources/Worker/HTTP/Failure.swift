@@ -10,6 +10,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
     // The downstream side.
     case clientClosed, clientTimeout, requestTimeout, protocolError, uriTooLong, headTooLarge, bodyTooLarge
     case unknownTransferCoding, unsupportedVersion, methodNotAllowed, plainHTTPOnTLSPort
+    case upgradeUnsupported
 
     var text: StaticString {
         switch self {
@@ -37,6 +38,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .unsupportedVersion: "unsupported_version"
         case .methodNotAllowed: "method_not_allowed"
         case .plainHTTPOnTLSPort: "plain_http_on_tls_port"
+        case .upgradeUnsupported: "upgrade_unsupported"
         }
     }
 
@@ -67,6 +69,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .unsupportedVersion: "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here"
         case .methodNotAllowed: "CONNECT is not served"
         case .plainHTTPOnTLSPort: "this port speaks TLS; use https"
+        case .upgradeUnsupported: "the backend opens no WebSocket here"
         }
     }
 
@@ -79,7 +82,8 @@ enum ErrorType: UInt8, Equatable, Sendable {
             true
         case .upstreamProtocolError, .noHealthyBackend, .poolQueueFull, .poolQueueTimeout, .resourceExhausted,
             .drainTimeout, .clientClosed, .clientTimeout, .requestTimeout, .protocolError, .uriTooLong, .headTooLarge,
-            .bodyTooLarge, .unknownTransferCoding, .unsupportedVersion, .methodNotAllowed, .plainHTTPOnTLSPort:
+            .bodyTooLarge, .unknownTransferCoding, .unsupportedVersion, .methodNotAllowed, .plainHTTPOnTLSPort,
+            .upgradeUnsupported:
             false
         }
     }
@@ -96,7 +100,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .uriTooLong: 414
         case .headTooLarge: 431
         case .bodyTooLarge: 413
-        case .unknownTransferCoding: 501
+        case .unknownTransferCoding, .upgradeUnsupported: 501
         case .unsupportedVersion: 505
         case .methodNotAllowed: 405
         }

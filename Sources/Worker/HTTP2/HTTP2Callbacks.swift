@@ -77,7 +77,7 @@ private func frameReceived(
     case NGHTTP2_HEADERS: session.blockEnded(endsStream: endsStream)
     case NGHTTP2_DATA:
         unsafe session.dataFrameEnded(stream(raw, head.stream_id), bytes: head.length, endsStream: endsStream)
-    case NGHTTP2_SETTINGS where !isAck: session.settingsReceived()
+    case NGHTTP2_SETTINGS: isAck ? session.settingsAcknowledged() : session.settingsReceived()
     case NGHTTP2_RST_STREAM: unsafe stream(raw, head.stream_id)?.wasResetByPeer = true
     case NGHTTP2_PING where isAck: session.pingAcknowledged()
     case NGHTTP2_GOAWAY:

@@ -76,6 +76,9 @@ extension HTTP2Session {
             responseBlock.reset()
             return submitReset(stream, .protocolError)
         }
+        if stream.opensTunnel, (200..<300).contains(responseBlock.status) {
+            return tunnelOpened(stream, text, endsStream: endsStream)
+        }
         let before = text.readableBytes
         responseBlock.writeHead(answering: stream.method, hasBody: !endsStream, to: text)
         let hasNoBody = ResponseParser.hasNoBody(status: responseBlock.status, answering: stream.method)
@@ -83,6 +86,17 @@ extension HTTP2Session {
         stream.headWritten(
             bytes: text.readableBytes - before, framing: isChunked ? .chunked : .raw,
             isFinal: !responseBlock.isInterim, lengthExpected: hasNoBody ? 0 : responseBlock.contentLength)
+        responseBlock.reset()
+        if endsStream { stream.inboundEnded(trailers: []) }
+        stream.news.isReadable = true
+        touch(stream)
+    }
+
+    /// The server has opened the WebSocket that the request asked for.
+    private func tunnelOpened(_ stream: HTTP2Stream, _ text: ByteBuffer, endsStream: Bool) {
+        let before = text.readableBytes
+        responseBlock.writeSwitching(accept: WebSocketAccept.value(for: stream.webSocketKey).span, to: text)
+        stream.headWritten(bytes: text.readableBytes - before, framing: .tunnel, isFinal: true)
         responseBlock.reset()
         if endsStream { stream.inboundEnded(trailers: []) }
         stream.news.isReadable = true
@@ -136,9 +150,11 @@ extension HTTP2Session {
             allowsExtendedConnect: value(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 0)
     }
 
+    func settingsAcknowledged() { areSettingsAcknowledged = true }
+
     func goawayReceived(lastStreamID: Int32, errorCode: UInt32, debugData: Span<UInt8>) {
         var data: [UInt8] = []
-        for index in 0..<min(debugData.count, 256) { data.append(debugData[index]) }
+        for index in 0..<min(debugData.count, Goaway.debugBytesMax) { data.append(debugData[index]) }
         note(Goaway(lastStreamID: lastStreamID, errorCode: errorCode, debugData: data))
     }
 

@@ -28,7 +28,7 @@ extension HTTP2Session {
         } else {
             fields.append(":status", bytes.extracting(first: 3, of: head.statusText))
         }
-        appendLines(bytes, table, dropsAccept: opensTunnel)
+        appendLines(bytes, table, of: stream, dropsAccept: opensTunnel)
         let isFinal = opensTunnel || !head.isInterim
         let framing: BodyFraming = opensTunnel ? .untilClose : head.framing
         guard submit(stream, isFinal: isFinal, hasBody: framing != .none) else { return nil }
@@ -48,7 +48,9 @@ extension HTTP2Session {
     }
 
     /// The lines that HTTP/2 keeps.
-    private func appendLines(_ bytes: Span<UInt8>, _ table: FieldTable, dropsAccept: Bool = false) {
+    private func appendLines(
+        _ bytes: Span<UInt8>, _ table: FieldTable, of stream: HTTP2Stream, dropsAccept: Bool = false
+    ) {
         for line in table.lines {
             switch line.known {
             case .connection, .keepAlive, .proxyConnection, .transferEncoding, .upgrade, .http2Settings: continue
@@ -60,6 +62,11 @@ extension HTTP2Session {
             }
             let name = bytes.extracting(line.name)
             if dropsAccept, name.matchesIgnoringCase("sec-websocket-accept") { continue }
+            if stream.opensTunnel, name.matchesIgnoringCase("sec-websocket-key") {
+                stream.webSocketKey = []
+                for index in line.value { stream.webSocketKey.append(bytes[index]) }
+                continue
+            }
             context.fields.append(name, bytes.extracting(line.value))
         }
     }
@@ -67,17 +74,35 @@ extension HTTP2Session {
     private func submitRequest(_ bytes: Span<UInt8>, of stream: HTTP2Stream) -> SubmittedHead? {
         let table = context.table
         guard case .complete(let head) = context.requestParser.parse(bytes, into: table) else { return nil }
-        let fields = context.fields
-        fields.reset()
+        context.fields.reset()
         stream.method = head.method
-        fields.append(":method", bytes.extracting(head.methodText))
+        appendPseudoFields(bytes, head, of: stream)
+        appendLines(bytes, table, of: stream)
+        let framing: BodyFraming = stream.opensTunnel ? .untilClose : head.framing
+        let id = submitRequest(stream, hasBody: framing != .none)
+        guard id > 0 else { return nil }
+        stream.submitted(id: id)
+        return SubmittedHead(bytes: head.headBytes, framing: framing, isFinal: true)
+    }
+
+    /// RFC 9113 §8.3.1, and RFC 8441 §4 for what opens a WebSocket.
+    private func appendPseudoFields(_ bytes: Span<UInt8>, _ head: RequestHead, of stream: HTTP2Stream) {
+        let fields = context.fields
+        if stream.opensTunnel {
+            fields.append(":method", "CONNECT")
+            fields.append(":protocol", "websocket")
+        } else {
+            fields.append(":method", bytes.extracting(head.methodText))
+        }
         let isSecure = upstream?.endpoint.isSecure ?? false
         fields.append(":scheme", isSecure ? "https" : "http")
         if !head.authority.isEmpty { fields.append(":authority", bytes.extracting(head.authority)) }
         fields.append(":path", bytes.extracting(head.target))
-        appendLines(bytes, table)
-        let id = unsafe fields.withFields { fields, count in
-            guard head.framing != .none else {
+    }
+
+    private func submitRequest(_ stream: HTTP2Stream, hasBody: Bool) -> Int32 {
+        unsafe context.fields.withFields { fields, count in
+            guard hasBody else {
                 return unsafe nghttp2_submit_request(
                     raw, nil, fields, count, nil, Unmanaged.passUnretained(stream).toOpaque())
             }
@@ -85,9 +110,6 @@ extension HTTP2Session {
             return unsafe nghttp2_submit_request(
                 raw, nil, fields, count, &provider, Unmanaged.passUnretained(stream).toOpaque())
         }
-        guard id > 0 else { return nil }
-        stream.submitted(id: id)
-        return SubmittedHead(bytes: head.headBytes, framing: head.framing, isFinal: true)
     }
 
     /// The stream's last DATA is written; trailers follow.

@@ -23,6 +23,9 @@ final class HTTP2Session {
         var lastStreamID: Int32
         var errorCode: UInt32
         var debugData: [UInt8]
+
+        /// What is kept of the debug data.
+        static let debugBytesMax = 256
     }
 
     /// Room in the output that the largest frame takes.
@@ -55,8 +58,12 @@ final class HTTP2Session {
     private var newGoaways: [Goaway] = []
     private static let newGoawaysMax = 8
     var pingAckCount = 0
+    /// The peer has taken our SETTINGS over.
+    var areSettingsAcknowledged = false
     /// The connection cannot go on.
     private(set) var isDead = false
+    /// How the connection to a backend was lost.
+    private(set) var loss = ErrorType.upstreamProtocolError
     /// Empty DATA frames since the last one that was not.
     var emptyDataFrames = 0
     static let emptyDataFramesMax = 1000
@@ -164,6 +171,12 @@ final class HTTP2Session {
         unsafe nghttp2_session_want_read(raw) == 0 && nghttp2_session_want_write(raw) == 0
     }
 
+    /// A stream number beyond this is near enough to the last one for the connection to be left.
+    private static let streamIDMax: Int32 = 1 << 30
+
+    /// There are few numbers left for streams of our own (RFC 9113 §5.1.1).
+    var isShortOfStreams: Bool { nextStreamID > Self.streamIDMax }
+
     /// The number that the next stream of our own will have.
     var nextStreamID: Int32 { Int32(clamping: unsafe nghttp2_session_get_next_stream_id(raw)) }
 
@@ -235,8 +248,9 @@ final class HTTP2Session {
     }
 
     /// The connection is gone, and every stream with it.
-    func closeAll(code: HTTP2ErrorCode) {
+    func closeAll(code: HTTP2ErrorCode, _ loss: ErrorType = .upstreamClosed) {
         isDead = true
+        self.loss = loss
         // Nothing of what these hold will leave, and they hold this session.
         sending.removeAll()
         blockStream = nil

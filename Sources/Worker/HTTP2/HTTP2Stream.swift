@@ -64,6 +64,10 @@ final class HTTP2Stream: Transport {
     /// Of the request.
     var method = Method.get
     var isExtendedConnect = false
+    /// Of a request of ours: it opens a WebSocket.
+    var opensTunnel = false
+    /// What the client that opens it expects to see the key of again (RFC 6455 §4.2.2).
+    var webSocketKey: [UInt8] = []
     /// Why the request is answered here, whatever its text says.
     var refusal: ErrorType?
 
@@ -200,21 +204,36 @@ final class HTTP2Stream: Transport {
     /// Every byte is here that was announced, though the stream's end may still come.
     private var isBodyWhole: Bool { hasFinalHead && bodyBytesTaken == lengthExpected }
 
+    /// A stream of ours that the proxy cannot let go of without a reset.
+    var isUnfinished: Bool { !isClosed && id > 0 && (!hasOutboundEnded || !(hasInboundEnded || isBodyWhole)) }
+
     /// The server is known not to have processed the request (RFC 9113 §8.7), and how.
     var unprocessed: RetryPolicy.Reason? {
-        guard isClosed, errorCode == HTTP2ErrorCode.refusedStream.rawValue, !wasReset || wasResetByPeer else {
-            return nil
+        guard isClosed else { return nil }
+        switch HTTP2ErrorCode(rawValue: errorCode) {
+        case .http11Required where wasResetByPeer: return .http11Required
+        case .refusedStream where wasResetByPeer: return .refusedStream
+        case .refusedStream:
+            // So libnghttp2 closes what a GOAWAY refuses, and what it did not send any more because of one.
+            return session.goaway?.errorCode == HTTP2ErrorCode.http11Required.rawValue ? .http11Required : .goaway
+        default: return nil
         }
-        if let goaway = session.goaway, id > goaway.lastStreamID { return .goaway }
-        return .refusedStream
     }
 
-    /// A RST_STREAM ended it, and not the end of the connection or a GOAWAY.
+    /// A RST_STREAM ended it, and not the end of the connection or a GOAWAY. One without an error behind a whole
+    /// response is how a server refuses the rest of a request (§8.1), and no news.
     var wasReset: Bool {
-        guard isClosed, errorCode != 0, !session.isDead else { return false }
-        if wasResetByPeer { return true }
-        if let goaway = session.goaway, id > goaway.lastStreamID { return false }
-        return true
+        guard isClosed else { return false }
+        if wasResetByPeer { return errorCode != 0 || !hasInboundEnded }
+        return errorCode != 0 && errorCode != HTTP2ErrorCode.refusedStream.rawValue && !session.isDead
+    }
+
+    /// Why nothing more comes from the backend, where the proxy has seen no more than that nothing does.
+    var failure: ErrorType {
+        if wasResetByPeer || unprocessed != nil { return .upstreamReset }
+        if session.isDead { return session.loss }
+        // libnghttp2, or this proxy with its help, has found the response wrong.
+        return .upstreamProtocolError
     }
 
     /// Its connection was being left by the server.
@@ -362,7 +381,7 @@ final class HTTP2Stream: Transport {
             session.ownerLeft(self, isAnswered: hasOutboundEnded)
         } else if id == 0 {
             session.forget(self)
-        } else if !hasOutboundEnded || !(hasInboundEnded || isBodyWhole) {
+        } else if isUnfinished {
             session.reset(self, code: .cancel)
         }
     }

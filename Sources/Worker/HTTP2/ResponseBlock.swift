@@ -63,7 +63,16 @@ struct ResponseBlock {
     }
 
     /// Room that `writeHead` needs.
-    var headBytesMax: Int { fields.count + 96 }
+    var headBytesMax: Int { fields.count + 192 }
+
+    /// Writes the head that opens a WebSocket in HTTP/1.1 (RFC 6455 §4.2.2), where HTTP/2 says 2xx (RFC 8441 §5).
+    func writeSwitching(accept: Span<UInt8>, to output: ByteBuffer) {
+        output.append("HTTP/1.1 101 Switching Protocols\r\n")
+        if let fields = fields.buffer { output.append(fields.readable) }
+        output.append("connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ")
+        output.append(accept)
+        output.append("\r\n\r\n")
+    }
 
     /// Writes an HTTP/1.1 head.
     /// - Parameters:

@@ -134,7 +134,8 @@ extension Proxy {
     }
 
     /// The backend failed in the middle of the body: the client must see that something is missing.
-    private func responseCutShort(_ exchange: Exchange, _ error: ErrorType) {
+    private func responseCutShort(_ exchange: Exchange, _ symptom: ErrorType) {
+        let error = cause(exchange, of: symptom)
         closes(exchange.upstream, because: error)
         exchange.hadBodyError = true
         exchange.attempt.error = error

@@ -4,13 +4,15 @@ import ShmRing
 /// A request finds its backend and a connection there, and its head goes out.
 extension Proxy {
     /// Begins an attempt.
-    /// - Parameter allowsReuse: False when the attempt must have a fresh connection.
-    func dispatch(_ exchange: Exchange, allowsReuse: Bool = true) {
+    /// - Parameters:
+    ///   - allowsReuse: False when the attempt must have a fresh connection.
+    ///   - wanted: Where the request has to go, unless that backend was taken out meanwhile.
+    func dispatch(_ exchange: Exchange, allowsReuse: Bool = true, to wanted: Endpoint? = nil) {
         if exchange.attemptCount == 0 { retryBudget.requestBegan() }
         exchange.attemptCount += 1
         exchange.attempt = AttemptRecord()
         exchange.attempt.selectionStartNs = stampNs()
-        guard let endpoint = selectEndpoint(exchange) else {
+        guard let endpoint = selectEndpoint(exchange, wanted) else {
             exchange.attempt.selectionEndNs = stampNs()
             return noEndpoint(exchange)
         }
@@ -20,10 +22,11 @@ extension Proxy {
         acquireConnection(exchange, endpoint, allowsReuse: allowsReuse)
     }
 
-    private func selectEndpoint(_ exchange: Exchange) -> Endpoint? {
+    private func selectEndpoint(_ exchange: Exchange, _ wanted: Endpoint?) -> Endpoint? {
         var healthy = 0
         for endpoint in endpoints where endpoint.health.isHealthy { healthy += 1 }
         exchange.attempt.healthyCount = healthy
+        if let wanted, wanted.health.admits(nowNs: nowNs) { return wanted }
         var turn = strategy
         let chosen = turn.choose(among: endpoints.count) { index in
             endpoints[index].health.admits(nowNs: nowNs) && isReachable(endpoints[index], for: exchange)
@@ -52,7 +55,7 @@ extension Proxy {
     }
 
     func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
-        if endpoint.isHTTP2 { return acquireStream(exchange, endpoint) }
+        if takesStream(exchange, endpoint) { return acquireStream(exchange, endpoint) }
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
         let acquired = endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter)
@@ -261,7 +264,7 @@ extension Proxy {
     }
 
     /// The field table holds one message; another may have been parsed since.
-    private func parseAgainIfNeeded(_ exchange: Exchange, _ retained: ByteBuffer) {
+    func parseAgainIfNeeded(_ exchange: Exchange, _ retained: ByteBuffer) {
         guard tableOwner !== exchange else { return }
         guard case .complete = requestParser.parse(retained.readable, into: table) else {
             preconditionFailure("a head that was parsed once cannot be parsed again")

@@ -17,18 +17,20 @@ extension Proxy {
     /// The attempt is over without a response that could be passed on.
     /// - Parameter atNs: When it ended, if the caller has noted that already.
     func attemptFailed(
-        _ exchange: Exchange, _ error: ErrorType, connectionEnded: Bool, isConnectFailure: Bool = false,
-        atNs: UInt64? = nil
+        _ exchange: Exchange, _ symptom: ErrorType, connectionEnded: Bool, isConnectFailure: Bool = false,
+        unprocessed: RetryPolicy.Reason? = nil, atNs: UInt64? = nil
     ) {
+        let error = cause(exchange, of: symptom)
         closes(exchange.upstream, because: error)
         if exchange.phase == .streaming { return failedInMidResponse(exchange, error) }
         let now = atNs ?? stampNs()
         exchange.attempt.error = error
         exchange.attempt.failedAtNs = now
         if exchange.attempt.requestStartNs > 0 { exchange.attempt.requestEndNs = now }
-        let facts = facts(exchange, connectionEnded, isConnectFailure)
+        let facts = facts(exchange, connectionEnded, isConnectFailure, unprocessed)
+        let isBlamed = isLossBlamed(exchange)
         dropUpstream(exchange)
-        if facts.isStaleConnection || facts.unprocessed != nil {
+        if facts.isStaleConnection || facts.unprocessed != nil || isBlamed {
             abandonTrial(exchange)
         } else {
             blame(exchange, error)
@@ -51,22 +53,46 @@ extension Proxy {
         }
     }
 
+    /// A stream's connection, or its frames, tell more of a failure than its bytes.
+    func cause(_ exchange: Exchange, of symptom: ErrorType) -> ErrorType {
+        guard symptom == .upstreamReset || symptom == .upstreamClosed, let stream = exchange.upstream?.stream,
+            stream.isClosed
+        else { return symptom }
+        return stream.failure
+    }
+
+    /// A connection that is lost is one failure of its backend, however many streams were on it.
+    private func isLossBlamed(_ exchange: Exchange) -> Bool {
+        guard let connection = exchange.upstream, let carrier = connection.carrier,
+            connection.stream?.hasLostConnection ?? false
+        else { return false }
+        defer { carrier.isLossBlamed = true }
+        return carrier.isLossBlamed
+    }
+
     private func facts(
-        _ exchange: Exchange, _ connectionEnded: Bool, _ isConnectFailure: Bool
+        _ exchange: Exchange, _ connectionEnded: Bool, _ isConnectFailure: Bool, _ unprocessed: RetryPolicy.Reason?
     ) -> RetryPolicy.Attempt {
         var facts = RetryPolicy.Attempt(
             method: exchange.head.method, number: exchange.attemptCount, isConnectFailure: isConnectFailure,
             wasReused: (exchange.upstream?.requestCount ?? 0) > 0, connectionEnded: connectionEnded,
             bytesSent: exchange.requestRelay.sinkBytesTaken,
             isBodyReplayable: exchange.wholeBodyBytes >= 0 || exchange.requestRelay.isSourceKept,
-            responseStarted: exchange.interimCount > 0 || exchange.upstream?.hasInput ?? false)
+            responseStarted: exchange.interimCount > 0 || exchange.upstream?.hasInput ?? false,
+            unprocessed: unprocessed)
         guard let stream = exchange.upstream?.stream, let carrier = exchange.upstream?.carrier else { return facts }
         facts.wasReused = carrier.requestCount > 0 || stream.isAfterGoaway
         facts.connectionEnded = stream.hasLostConnection
         facts.responseStarted = facts.responseStarted || stream.hasFinalHead
-        facts.unprocessed = stream.unprocessed
+        facts.unprocessed = unprocessedReason(stream, carrier.endpoint)
         if facts.unprocessed == .refusedStream { exchange.refusingConnection = carrier.slot }
         return facts
+    }
+
+    /// HTTP/1.1 may be asked for where it may not be spoken: then there is no other way to go.
+    private func unprocessedReason(_ stream: HTTP2Stream, _ endpoint: Endpoint) -> RetryPolicy.Reason? {
+        let reason = stream.unprocessed
+        return reason == .http11Required && !maySpeakHTTP1(to: endpoint) ? nil : reason
     }
 
     private func failedInMidResponse(_ exchange: Exchange, _ error: ErrorType) {
@@ -83,14 +109,18 @@ extension Proxy {
         restartRequestRelay(exchange)
         exchange.isRequestAbandoned = false
         exchange.isRequestBlocked = false
-        // After a connection that had gone stale, the others in the pool may be just as stale.
-        dispatch(exchange, allowsReuse: reason == .connectFailed)
+        // Asked for HTTP/1.1, this request goes to the same backend again, and needs no fresh connection for that. After
+        // a connection that had gone stale, the others in the pool may be just as stale.
+        let endpoint = reason == .http11Required ? endpoints[exchange.attempt.endpoint] : nil
+        dispatch(exchange, allowsReuse: reason == .connectFailed || endpoint != nil, to: endpoint)
     }
 
     /// Counts the failure against the backend, and says so when that takes it out.
     private func blame(_ exchange: Exchange, _ error: ErrorType) {
         guard error.countsAgainstBackend, exchange.attempt.endpoint >= 0 else { return abandonTrial(exchange) }
         let endpoint = endpoints[exchange.attempt.endpoint]
+        // A backend that speaks HTTP/2 need not speak HTTP/1.1 because a client wants an upgrade.
+        if error == .tlsFailure, exchange.attempt.mustBeHTTP1, endpoint.isHTTP2 { return abandonTrial(exchange) }
         let wasTrial = exchange.attempt.isTrial
         let wentOut = endpoint.updateHealth { $0.requestFailed(nowNs: nowNs, wasTrial: wasTrial) }
         exchange.attempt.isTrial = false
@@ -180,7 +210,7 @@ extension Proxy {
     /// What the trace tells of a stream that ends before its response has.
     private func noteEnd(of stream: HTTP2Stream, _ exchange: Exchange) {
         exchange.attempt.http2.bodyBytes = stream.bodyBytesTaken
-        guard !stream.isClosed, stream.id > 0 else { return }
+        guard stream.isUnfinished else { return }
         exchange.attempt.http2.noteReset(code: HTTP2ErrorCode.cancel.rawValue, isByPeer: false, atNs: nowNs)
     }
 

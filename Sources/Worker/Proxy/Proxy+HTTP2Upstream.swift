@@ -8,8 +8,6 @@ import ShmRing
 ///         the request that makes it waits with it              └─ streams ─┘
 extension Proxy {
     private static let readsPerTurn = 16
-    /// A stream number beyond this retires its connection, long before there are none left.
-    private static let streamIDMax: Int32 = 1 << 30
     /// Streams that are opened on one connection at once, whatever its server allows.
     private static let streamsMax: UInt32 = 1000
 
@@ -42,7 +40,10 @@ extension Proxy {
         guard let carrier = upstreams.occupant(slot), let session = carrier.session else {
             preconditionFailure("the connection \(slot) of a pool is gone")
         }
+        let opensTunnel = exchange.attempt.http2.opensTunnel
+        if opensTunnel, !session.peerSettings.allowsExtendedConnect { return tunnelRefused(exchange, carrier) }
         let stream = session.openStream()
+        stream.opensTunnel = opensTunnel
         let inserted = upstreams.insert { slot, generation in
             UpstreamConnection(stream, on: carrier, slot: slot, generation: generation)
         }
@@ -60,8 +61,9 @@ extension Proxy {
     private func retireIfOld(_ carrier: UpstreamConnection) {
         let ageMaxNs = configuration.pool.connectionAgeNs
         let isOld = ageMaxNs > 0 && nowNs >= carrier.readyAtNs &+ ageMaxNs
-        guard isOld || (carrier.session?.nextStreamID ?? 0) > Self.streamIDMax else { return }
-        closes(carrier, isOld ? .maxAge : .streamIDsExhausted)
+        let isPaused = carrier.endpoint.isPaused(nowNs: nowNs)
+        guard isOld || isPaused || carrier.session?.isShortOfStreams ?? false else { return }
+        closes(carrier, isPaused ? .http1Required : isOld ? .maxAge : .streamIDsExhausted)
         _ = carrier.endpoint.http2Pool.retired(carrier.slot)
     }
 
@@ -87,18 +89,18 @@ extension Proxy {
         }
     }
 
-    private func leaveLine(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) -> Exchange? {
+    func leaveLine(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) -> Exchange? {
         guard let exchange = waitingExchange(waiter, endpoint) else { return nil }
         if let client = exchange.downstream { downstreamDeadlines.disarm(client) }
         return exchange
     }
 
-    private func lookAtClient(_ waiter: PoolState.Waiter, _ exchange: Exchange) {
+    func lookAtClient(_ waiter: PoolState.Waiter, _ exchange: Exchange) {
         guard let client = downstreams.occupant(waiter.slot, generation: waiter.generation) else { return }
         noticeHalfClose(client, exchange)
     }
 
-    private func deferLine(_ endpoint: Endpoint) {
+    func deferLine(_ endpoint: Endpoint) {
         if endpoint.http2Pool.waiterCount > 0 { deferred.append(.serveLine(endpoint)) }
     }
 
@@ -114,34 +116,6 @@ extension Proxy {
         upstreamDeadlines.arm(connection, .connect, nowNs: nowNs)
     }
 
-    /// ALPN has decided what is spoken. A connection that was made for the other version changes its pool, and those
-    /// that come after it are taken for this one.
-    func settleVersion(_ exchange: Exchange, _ connection: UpstreamConnection) {
-        let endpoint = connection.endpoint
-        let speaksHTTP2 = (connection.transport as? TLSSession)?.speaksHTTP2 ?? false
-        endpoint.isHTTP2 = speaksHTTP2
-        exchange.attempt.http2.isUsed = speaksHTTP2
-        guard connection.isHTTP2 != speaksHTTP2 else { return }
-        connection.isHTTP2 = speaksHTTP2
-        exchange.attempt.http2.isPooled = speaksHTTP2
-        if speaksHTTP2 {
-            endpoint.http2Pool.makingAdopted()
-            releasePlace(endpoint)
-        } else {
-            endpoint.pool.connectionAdopted()
-            endpoint.http2Pool.failed()
-            for waiter in endpoint.http2Pool.dismissLine() { deferred.append(.reacquire(waiter, endpoint)) }
-        }
-    }
-
-    /// The line that a request stood in is dissolved.
-    func reacquire(_ waiter: PoolState.Waiter, _ endpoint: Endpoint) {
-        guard let exchange = leaveLine(waiter, endpoint) else { return }
-        exchange.attempt.http2 = HTTP2Attempt()
-        acquireConnection(exchange, endpoint, allowsReuse: true)
-        lookAtClient(waiter, exchange)
-    }
-
     func upstreamCarrierEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
         if connection.isWritable, connection.hasOutput { connection.session?.markDirty() }
         readUpstreamCarrier(connection)
@@ -151,7 +125,11 @@ extension Proxy {
         for _ in 0..<Self.readsPerTurn {
             guard let session = connection.session else { return }
             if let input = connection.input, !input.isEmpty {
+                if connection.isMaking, let goaway = HTTP2Session.Goaway(first: input.readable) {
+                    return makingRefused(goaway, connection)
+                }
                 session.receive(input.readable)
+                armSilence(connection, session)
                 input.consume(input.readableBytes)
                 connection.releaseEmptyInput(buffers)
                 lookAtConnection(connection, session)
@@ -159,7 +137,7 @@ extension Proxy {
                 continue
             }
             switch connection.receive(buffers) {
-            case .bytes: if !connection.isMaking { upstreamDeadlines.arm(connection, .ping, nowNs: nowNs) }
+            case .bytes: continue
             case .wouldBlock: return
             case .endOfStream: return endUpstreamCarrier(connection, .upstreamClosed)
             case .failed: return endUpstreamCarrier(connection, .upstreamReset)
@@ -168,11 +146,35 @@ extension Proxy {
         deferUpstream(connection)
     }
 
+    /// Something has come. The server owes no sign of life before it owes an acknowledgement no more.
+    private func armSilence(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+        guard !connection.isMaking, session.areSettingsAcknowledged else { return }
+        upstreamDeadlines.arm(connection, .ping, nowNs: nowNs)
+    }
+
+    /// GOAWAY where SETTINGS should be: the server is leaving, and has processed nothing.
+    private func makingRefused(_ goaway: HTTP2Session.Goaway, _ connection: UpstreamConnection) {
+        guard let exchange = connection.exchange else { return closeHTTP2(connection) }
+        let now = stampNs()
+        // These bytes are no response.
+        connection.input?.consume(connection.input?.readableBytes ?? 0)
+        if goaway.errorCode == HTTP2ErrorCode.http11Required.rawValue { speakHTTP1(to: connection.endpoint) }
+        connection.history?.goawayReceived(goaway, atNs: now)
+        closes(connection, .goaway)
+        exchange.noteGoaway(GoawayNote(attempt: exchange.attemptCount, streamID: 0, goaway: goaway, atNs: now))
+        exchange.attempt.connectingEnded(atNs: now)
+        let wantsHTTP1 = connection.endpoint.isPaused(nowNs: nowNs)
+        attemptFailed(
+            exchange, .upstreamClosed, connectionEnded: true, unprocessed: wantsHTTP1 ? .http11Required : .goaway,
+            atNs: now)
+    }
+
     /// What the server said about the connection itself.
     private func lookAtConnection(_ connection: UpstreamConnection, _ session: HTTP2Session) {
         if session.settingsCount > connection.settingsSeen {
             connection.settingsSeen = session.settingsCount
             connection.history?.settingsReceived(session.peerSettings, atNs: stampNs())
+            connection.endpoint.takesTunnels = session.peerSettings.allowsExtendedConnect
             let streamsMax = Int(min(session.peerSettings.streamsMax, Self.streamsMax))
             if connection.isMaking {
                 connectionReady(connection, session, streamsMax: streamsMax)
@@ -195,9 +197,15 @@ extension Proxy {
         exchange.attempt.http2.handshakeEndNs = now
         exchange.attempt.http2.peerSettings = session.peerSettings
         connection.history?.made(by: exchange)
-        upstreamDeadlines.arm(connection, .ping, nowNs: now)
-        connection.endpoint.http2Pool.made(connection.slot, streamsMax: streamsMax)
-        openStream(exchange, on: connection.slot)
+        upstreamDeadlines.arm(connection, .settingsAnswer, nowNs: now)
+        armSilence(connection, session)
+        guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
+        let maker = PoolState.Waiter(slot: client.slot, generation: client.generation)
+        if connection.endpoint.http2Pool.made(connection.slot, streamsMax: streamsMax, maker: maker) {
+            openStream(exchange, on: connection.slot)
+        } else {
+            waitInLine(exchange, client)
+        }
         deferLine(connection.endpoint)
     }
 
@@ -210,6 +218,7 @@ extension Proxy {
         closes(connection, .goaway)
         if connection.isMaking { return }
         _ = connection.endpoint.http2Pool.retired(connection.slot)
+        if goaway.errorCode == HTTP2ErrorCode.http11Required.rawValue { speakHTTP1(to: connection.endpoint) }
         for stream in session.streams {
             guard let exchange = stream.upstream?.exchange else { continue }
             exchange.noteGoaway(
@@ -236,10 +245,11 @@ extension Proxy {
     }
 
     private func tellUpstream(_ connection: UpstreamConnection, _ stream: HTTP2Stream, _ news: HTTP2Stream.News) {
-        let isBlocked = connection.exchange?.isRequestBlocked ?? false
+        let isBlocked = connection.exchange?.isRequestBlocked ?? false || connection.exchange?.phase == .tunnel
         guard news.isReadable || news.hasClosed || isBlocked else { return connection.isWritable = true }
         if news.hasClosed, stream.wasReset, let exchange = connection.exchange {
             exchange.attempt.http2.noteReset(code: stream.errorCode, isByPeer: stream.wasResetByPeer, atNs: stampNs())
+            if stream.unprocessed == .http11Required { speakHTTP1(to: connection.endpoint) }
         }
         let readiness = Readiness(
             isReadable: news.isReadable || news.hasClosed, isWritable: news.hasDrained || news.hasClosed,
@@ -281,7 +291,7 @@ extension Proxy {
         }
         carrierEnds(connection, session, error)
         connection.session = nil
-        session.closeAll(code: .internalError)
+        session.closeAll(code: .internalError, error)
         connection.endpoint.http2Pool.closed(connection.slot)
         serveUpstreamStreams(session)
         session.upstream = nil
@@ -306,6 +316,13 @@ extension Proxy {
             upstreamDeadlines.arm(connection, .pingAnswer, nowNs: nowNs)
         case .pingAnswer:
             logger.warning("a backend's connection is dead", metadata: ["backend": "\(connection.endpoint.name)"])
+            endUpstreamCarrier(connection, .upstreamTimeout)
+        case .settingsAnswer:
+            logger.warning(
+                "a backend does not acknowledge SETTINGS", metadata: ["backend": "\(connection.endpoint.name)"])
+            closes(connection, .settingsTimeout, .upstreamTimeout)
+            session.terminate(.settingsTimeout)
+            _ = writeFrames(connection, session)
             endUpstreamCarrier(connection, .upstreamTimeout)
         case .responseHead, .stall, .idle: preconditionFailure("\(kind) belongs to a request")
         }

@@ -148,7 +148,7 @@ extension Proxy {
         switch kind {
         case .connect: connectFailed(exchange, .connectTimeout)
         case .responseHead, .stall: attemptFailed(exchange, .upstreamTimeout, connectionEnded: false)
-        case .idle, .ping, .pingAnswer: preconditionFailure("\(kind) runs while a request is served")
+        case .idle, .ping, .pingAnswer, .settingsAnswer: preconditionFailure("\(kind) runs while a request is served")
         }
     }
 }

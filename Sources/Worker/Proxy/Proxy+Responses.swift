@@ -125,6 +125,9 @@ extension Proxy {
     ) {
         guard let client = exchange.downstream else { return }
         responseArrived(exchange, connection, status: head.status)
+        if client.stream?.isExtendedConnect ?? false, (200..<300).contains(head.status) {
+            return upgradeIgnored(exchange)
+        }
         exchange.response = head
         exchange.phase = .streaming
         tracer?.responseBegan(exchange, status: head.status, .streamingResponse)

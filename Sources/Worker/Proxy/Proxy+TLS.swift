@@ -67,9 +67,12 @@ extension Proxy {
         guard let client = configuration.tlsClient else { preconditionFailure("an https backend without settings") }
         exchange.attempt.handshakeStartNs = exchange.attempt.connectEndNs
         let endpoint = connection.endpoint
-        connection.transport = client.session(
+        let session = client.session(
             descriptor: connection.descriptor, name: endpoint.host, isAddress: endpoint.hostname == nil,
             memory: endpoint.sessionMemory)
+        connection.mustBeHTTP1 = exchange.attempt.mustBeHTTP1 || endpoint.isPaused(nowNs: nowNs)
+        if connection.mustBeHTTP1 { session.offerHTTP1Alone() }
+        connection.transport = session
         connection.isHandshaking = true
         continueHandshake(connection)
         if connection.isHandshaking, !connection.isClosed, upstreamDeadlines.armed(connection) == nil {

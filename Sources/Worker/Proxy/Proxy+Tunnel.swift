@@ -10,7 +10,8 @@ extension Proxy {
         guard exchange.head.wantsUpgrade else {
             return attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
         }
-        responseArrived(exchange, connection, status: 101)
+        // Over HTTP/2 it was 200 (RFC 8441 §5).
+        responseArrived(exchange, connection, status: connection.stream == nil ? 101 : 200)
         exchange.response = head
         exchange.phase = .tunnel
         tracer?.responseBegan(exchange, status: 101, .tunnel)

@@ -27,6 +27,8 @@ final class Proxy {
         case connect, responseHead, stall, idle
         /// Of a connection that carries streams: silence, and the answer to a PING.
         case ping, pingAnswer
+        /// The acknowledgement of our SETTINGS.
+        case settingsAnswer
     }
 
     /// Work that an event leaves for later in the same turn, so that no call chain grows without bound.
@@ -41,8 +43,6 @@ final class Proxy {
     /// How long a closing connection is read on, and how much.
     static let lingerNs: UInt64 = 2_000_000_000
     static let lingerBytesMax = 1_048_576
-    /// How long a backend has to answer a PING.
-    static let pingAnswerNs: UInt64 = 5_000_000_000
 
     let configuration: WorkerConfiguration
     let slot: Int
@@ -196,7 +196,8 @@ final class Proxy {
         case .stall: timeouts.upstreamStallNs
         case .idle: timeouts.upstreamIdleNs
         case .ping: min(timeouts.upstreamPingNs, timeouts.upstreamIdleNs)
-        case .pingAnswer: pingAnswerNs
+        case .pingAnswer: timeouts.pingAnswerNs
+        case .settingsAnswer: timeouts.settingsAnswerNs
         }
     }
 

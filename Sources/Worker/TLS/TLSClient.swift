@@ -6,12 +6,15 @@ import Glibc
 @safe
 public final class TLSClient: @unchecked Sendable {
     private let context: TLSContext
+    /// Backends may be spoken to in HTTP/1.1.
+    let offersHTTP1: Bool
     /// Worth telling when it starts.
     public private(set) var warnings: [String] = []
 
     /// Reads every file that the settings name.
     public init(_ settings: TLSClientSettings) throws(TLSProblem) {
         context = TLSContext(isServer: false)
+        offersHTTP1 = settings.protocols.isEmpty || settings.protocols.contains("http/1.1")
         let handle = unsafe context.handle
         if let files = settings.certificate { try context.use(files) }
         if settings.isVerifying {

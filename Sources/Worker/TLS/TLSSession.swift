@@ -88,6 +88,12 @@ final class TLSSession: Transport {
         unsafe memory.offer(to: ssl)
     }
 
+    /// Leaves HTTP/2 out of what is offered by ALPN.
+    func offerHTTP1Alone() {
+        let protocols = ALPN.list(["http/1.1"])
+        _ = unsafe SSL_set_alpn_protos(ssl, protocols, UInt32(protocols.count))
+    }
+
     // MARK: Handshake
 
     /// Goes on with the handshake as far as the socket allows.

@@ -44,6 +44,8 @@ struct AttemptRecord {
     /// Failures in a row when this attempt took its backend out, else 0.
     var markedUnhealthyAfter = 0
     var http2 = HTTP2Attempt()
+    /// The request can go over HTTP/1.1 alone, and HTTP/2 is not offered for its connection.
+    var mustBeHTTP1 = false
 
     /// The making of a connection ended, well or not.
     mutating func connectingEnded(atNs: UInt64) {
@@ -59,6 +61,8 @@ struct HTTP2Attempt {
     var isUsed = false
     /// Its connection is counted in the pool for HTTP/2.
     var isPooled = false
+    /// The request opens a WebSocket by extended CONNECT.
+    var opensTunnel = false
     /// Preface out, and the server's SETTINGS in; 0 unless this attempt made the connection.
     var handshakeStartNs: UInt64 = 0
     var handshakeEndNs: UInt64 = 0
@@ -87,7 +91,11 @@ struct HTTP2Attempt {
 struct GoawayNote {
     /// Number of the attempt, from 1.
     var attempt: Int
+    /// 0 before there was a stream.
     var streamID: Int32
     var goaway: HTTP2Session.Goaway
     var atNs: UInt64
+
+    /// The server says that it has not processed the request.
+    var isUnprocessed: Bool { streamID == 0 || streamID > goaway.lastStreamID }
 }

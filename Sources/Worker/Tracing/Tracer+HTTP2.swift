@@ -59,9 +59,10 @@ extension Tracer {
             tree.beginEvent(.goawayReceived, offsetNs: note.atNs &- exchange.startedNs)
             tree.attribute(.h2ErrorCode, HTTP2ErrorCode.name(note.goaway.errorCode))
             tree.attribute(.h2LastStreamID, Int(last))
-            tree.attribute(.h2StreamID, Int(note.streamID))
+            // Before SETTINGS there was no stream yet.
+            if note.streamID > 0 { tree.attribute(.h2StreamID, Int(note.streamID)) }
             if !note.goaway.debugData.isEmpty { tree.attribute(.h2DebugData, text: note.goaway.debugData.span) }
-            tree.attribute(.h2Processed, note.streamID > last ? "no" : "unknown")
+            tree.attribute(.h2Processed, note.isUnprocessed ? "no" : "unknown")
         }
         guard attempt.http2.resetAtNs > 0 else { return }
         tree.beginEvent(.streamReset, offsetNs: attempt.http2.resetAtNs &- exchange.startedNs)

@@ -22,6 +22,10 @@ final class Endpoint {
     /// Whether new connections are taken for HTTP/2, and are in `http2Pool`: known for h2c, and what the last TLS
     /// handshake came to for https.
     var isHTTP2: Bool
+    /// Until when it is spoken to in HTTP/1.1 whatever it agreed to before, because it has asked for that; 0: it has not.
+    private(set) var http1UntilNs: UInt64 = 0
+    /// The server has announced extended CONNECT (RFC 8441 §3), by its last SETTINGS.
+    var takesTunnels = false
     var pool: PoolState
     var http2Pool: HTTP2PoolState
     /// The address that the next connection goes to; moves on when one cannot be reached.
@@ -54,6 +58,23 @@ final class Endpoint {
         let result = event(&state)
         health = state
         return result
+    }
+
+    /// How long a backend that has answered HTTP_1_1_REQUIRED is spoken to in HTTP/1.1, before HTTP/2 is tried again.
+    static let http1PauseNs: UInt64 = 300_000_000_000
+
+    /// Whether a request goes over HTTP/2 now.
+    func takesHTTP2(nowNs: UInt64) -> Bool { isHTTP2 && !isPaused(nowNs: nowNs) }
+
+    /// HTTP/2 rests.
+    func isPaused(nowNs: UInt64) -> Bool { nowNs < http1UntilNs }
+
+    /// The backend wants HTTP/1.1 (RFC 9113 §7).
+    /// - Returns: Whether that is news.
+    func http1Required(nowNs: UInt64) -> Bool {
+        let isNews = !isPaused(nowNs: nowNs)
+        http1UntilNs = nowNs + Self.http1PauseNs
+        return isNews
     }
 
     /// The address of the index did not answer; the next connection tries another one.

@@ -41,6 +41,8 @@ struct HTTP2PoolState: Sendable {
         var streams: Int
         var streamsMax: Int
         var isRetired = false
+        /// The server has allowed no stream since the connection was made.
+        var isBornClosed = false
 
         var hasRoom: Bool { !isRetired && streams < streamsMax }
     }
@@ -62,8 +64,12 @@ struct HTTP2PoolState: Sendable {
     var connectionCount: Int { members.count + makingCount }
     var idleCount: Int { members.count { $0.streams == 0 } }
     private var retiredCount: Int { members.count { $0.isRetired } }
-    /// Retired connections do not keep new ones from being made.
-    private var mayConnect: Bool { connectionCount - retiredCount < limits.connectionsMax }
+    /// Retired connections do not keep new ones from being made. A connection that came without streams does: the next
+    /// one would come without them too.
+    private var mayConnect: Bool {
+        connectionCount - retiredCount < limits.connectionsMax
+            && !members.contains { $0.isBornClosed && !$0.isRetired }
+    }
 
     /// A request wants a stream.
     /// - Parameter avoided: A connection that has refused this request; it is taken only where no other can be had.
@@ -104,10 +110,17 @@ struct HTTP2PoolState: Sendable {
         return .connect(waiter)
     }
 
-    /// The connection that was being made is ready; its maker's stream is counted.
-    mutating func made(_ connection: Int, streamsMax: Int) {
+    /// The connection that was being made is ready.
+    /// - Returns: Whether its maker has a stream there, which is counted. A server that allows none for now
+    ///   (`streamsMax` 0, RFC 9113 §5.1.2) makes it the first in line.
+    mutating func made(_ connection: Int, streamsMax: Int, maker: Waiter) -> Bool {
         makingCount -= 1
-        members.append(Member(connection: connection, streams: 1, streamsMax: max(1, streamsMax)))
+        let isOpen = streamsMax > 0
+        members.append(
+            Member(
+                connection: connection, streams: isOpen ? 1 : 0, streamsMax: streamsMax, isBornClosed: !isOpen))
+        if !isOpen { waiters.insert(maker, at: 0) }
+        return isOpen
     }
 
     /// A connection that was counted elsewhere is made into one of these.
@@ -135,6 +148,7 @@ struct HTTP2PoolState: Sendable {
     mutating func limitChanged(_ connection: Int, streamsMax: Int) {
         guard let index = place(connection) else { return }
         members[index].streamsMax = streamsMax
+        if streamsMax > 0 { members[index].isBornClosed = false }
     }
 
     /// No more streams there.
@@ -143,6 +157,13 @@ struct HTTP2PoolState: Sendable {
         guard let index = place(connection) else { return false }
         members[index].isRetired = true
         return members[index].streams == 0
+    }
+
+    /// No more streams on any connection.
+    /// - Returns: Those that have none, and may be closed.
+    mutating func retireAll() -> ContiguousArray<Int> {
+        for index in members.indices { members[index].isRetired = true }
+        return ContiguousArray(members.lazy.filter { $0.streams == 0 }.map(\.connection))
     }
 
     mutating func closed(_ connection: Int) {

@@ -8,6 +8,8 @@ struct RetryPolicy: Sendable {
         case goaway
         /// The server has reset the stream without processing it.
         case refusedStream
+        /// The server wants the request over HTTP/1.1 (RFC 9113 §7).
+        case http11Required
 
         var text: StaticString {
             switch self {
@@ -15,6 +17,7 @@ struct RetryPolicy: Sendable {
             case .connectionClosedBeforeResponse: "connection_closed_before_response"
             case .goaway: "goaway"
             case .refusedStream: "refused_stream"
+            case .http11Required: "http_1_1_required"
             }
         }
     }

@@ -17,10 +17,14 @@ final class UpstreamConnection: Connection {
     let carrier: UpstreamConnection?
     /// Counted in the pool for HTTP/2, itself or the connection that it is on.
     var isHTTP2: Bool
+    /// HTTP/2 was not offered for it.
+    var mustBeHTTP1 = false
     /// The frames of a connection that carries HTTP/2.
     var session: HTTP2Session?
     /// The server's SETTINGS are awaited; `exchange` is the request that makes the connection.
     var isMaking = false
+    /// A stream that was lost with the connection has counted against the backend already.
+    var isLossBlamed = false
     var readyAtNs: UInt64 = 0
     var idleSinceNs: UInt64 = 0
     /// How many SETTINGS frames have been acted on.

@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from harness import message
 from harness.waiting import PATIENCE_S, wait_until
@@ -24,10 +25,16 @@ Script = Callable[["BackendConnection"], None]
 Responder = Callable[[Request], bytes]
 
 
+class Notebook(Protocol):
+    """Where a connection's requests are written down."""
+
+    def note(self, request: Request) -> None: ...
+
+
 class BackendConnection(Connection):
     """A connection a backend accepted: its number, counted from 0, and the requests it read."""
 
-    def __init__(self, sock: socket.socket, backend: ScriptedBackend, index: int) -> None:
+    def __init__(self, sock: socket.socket, backend: Notebook, index: int) -> None:
         super().__init__(sock, timeout_s=30)
         self.backend = backend
         self.index = index

@@ -59,4 +59,16 @@ import Testing
         #expect(endpoint.host == "/run/a")
         #expect(endpoint.hostField == "localhost", "a path is no host (RFC 9110 §7.2)")
     }
+
+    @Test func backendThatWantsHTTP1GetsItForAWhile() throws {
+        var backend = WorkerConfiguration.Backend(name: "a", hostname: nil, addresses: try ips("192.0.2.1"))
+        backend.isHTTP2 = true
+        let endpoint = Endpoint(index: 0, backend, health: HealthState(), pool: PoolState())
+        #expect(endpoint.takesHTTP2(nowNs: 10))
+        let isNews = endpoint.http1Required(nowNs: 10)
+        let isNewsAgain = endpoint.http1Required(nowNs: 20)
+        #expect(isNews && !isNewsAgain)
+        #expect(!endpoint.takesHTTP2(nowNs: 20 + Endpoint.http1PauseNs - 1))
+        #expect(endpoint.takesHTTP2(nowNs: 20 + Endpoint.http1PauseNs))
+    }
 }

@@ -9,7 +9,8 @@ import Testing
     private static func pool(streamsMax: Int = 2, connectionsMax: Int = 2, waitersMax: Int = 10) -> HTTP2PoolState {
         var pool = HTTP2PoolState(.init(connectionsMax: connectionsMax, waitersMax: waitersMax))
         #expect(pool.acquire(waiter(0)).action == .connect)
-        pool.made(7, streamsMax: streamsMax)
+        let isOpen = pool.made(7, streamsMax: streamsMax, maker: waiter(0))
+        #expect(isOpen)
         return pool
     }
 
@@ -19,7 +20,8 @@ import Testing
         #expect(pool.acquire(Self.waiter(1)).action == .wait)
         #expect(pool.acquire(Self.waiter(2)).action == .wait)
         #expect(pool.nextForLine() == nil)
-        pool.made(7, streamsMax: 100)
+        let isOpen = pool.made(7, streamsMax: 100, maker: Self.waiter(0))
+        #expect(isOpen)
         #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
         #expect(pool.nextForLine() == .open(Self.waiter(2), connection: 7))
         #expect(pool.nextForLine() == nil)
@@ -112,5 +114,36 @@ import Testing
         pool.streamClosed(on: 7)
         pool.streamClosed(on: 7)
         #expect(pool.acquire(Self.waiter(1)) == .init(action: .open(connection: 7), idleBefore: 1, activeBefore: 0))
+    }
+
+    @Test func connectionWithoutStreamsLetsItsMakerWaitInFront() {
+        var pool = HTTP2PoolState(.init(connectionsMax: 8, waitersMax: 10))
+        #expect(pool.acquire(Self.waiter(0)).action == .connect)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        let isOpen = pool.made(7, streamsMax: 0, maker: Self.waiter(0))
+        #expect(!isOpen)
+        #expect(pool.nextForLine() == nil, "another connection would come without streams too")
+        #expect(pool.acquire(Self.waiter(2)).action == .wait)
+        pool.limitChanged(7, streamsMax: 2)
+        #expect(pool.nextForLine() == .open(Self.waiter(0), connection: 7))
+        #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
+        #expect(pool.nextForLine() == .connect(Self.waiter(2)))
+    }
+
+    @Test func connectionThatIsClosedToStreamsLaterIsJoinedByAnother() {
+        var pool = Self.pool(streamsMax: 5)
+        pool.limitChanged(7, streamsMax: 0)
+        #expect(pool.acquire(Self.waiter(1)).action == .connect)
+    }
+
+    @Test func everythingIsRetiredAtOnce() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 3)
+        #expect(pool.acquire(Self.waiter(1)).action == .connect)
+        let isOpen = pool.made(8, streamsMax: 1, maker: Self.waiter(1))
+        #expect(isOpen)
+        pool.streamClosed(on: 8)
+        let idle = pool.retireAll()
+        #expect(idle == [8])
+        #expect(pool.isRetired(7) && pool.isRetired(8))
     }
 }
