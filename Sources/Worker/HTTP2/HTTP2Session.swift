@@ -64,6 +64,8 @@ final class HTTP2Session {
     private(set) var isDead = false
     /// How the connection to a backend was lost.
     private(set) var loss = ErrorType.upstreamProtocolError
+    /// Bytes of DATA that wait in streams.
+    var waitingBytes = 0
     /// Empty DATA frames since the last one that was not.
     var emptyDataFrames = 0
     static let emptyDataFramesMax = 1000
@@ -270,6 +272,7 @@ final class HTTP2Session {
 
     /// Gives the peer credit for bytes that were handed on.
     func consume(_ stream: HTTP2Stream, bytes: Int) {
+        waitingBytes -= bytes
         guard !isDead else { return }
         _ = unsafe nghttp2_session_consume(raw, stream.id, bytes)
         if unsafe nghttp2_session_want_write(raw) != 0 { markDirty() }

@@ -134,6 +134,7 @@ extension Proxy {
                 connection.releaseEmptyInput(buffers)
                 lookAtConnection(connection, session)
                 serveUpstreamStreams(session)
+                noteCongestion(connection, session)
                 continue
             }
             switch connection.receive(buffers) {
@@ -144,6 +145,16 @@ extension Proxy {
             }
         }
         deferUpstream(connection)
+    }
+
+    /// Clients that do not read fill their streams' windows, and all of them together the connection's. New requests
+    /// are kept away from it before that.
+    private func noteCongestion(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+        let isCongested = session.waitingBytes > http2.limits.connectionWindowBytes / 2
+        guard isCongested != connection.isCongested else { return }
+        connection.isCongested = isCongested
+        connection.endpoint.http2Pool.congestionChanged(connection.slot, isCongested: isCongested)
+        deferLine(connection.endpoint)
     }
 
     /// Something has come. The server owes no sign of life before it owes an acknowledgement no more.
@@ -267,6 +278,7 @@ extension Proxy {
             discardUpstream(connection)
             endpoint.http2Pool.streamClosed(on: carrier.slot)
             if endpoint.http2Pool.streams(on: carrier.slot) == 0 { carrier.idleSinceNs = nowNs }
+            if let session = carrier.session { noteCongestion(carrier, session) }
             if !carrier.isClosed { carrier.session?.markDirty() }
             return deferLine(endpoint)
         }
