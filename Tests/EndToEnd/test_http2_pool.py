@@ -200,6 +200,30 @@ def test_connection_holds_16_mib_at_most(stage: Stage) -> None:
     assert 16 << 20 <= counts[0] <= (16 << 20) + 100 * 2 * 65536
 
 
+def test_clients_that_do_not_read_hold_up_nobody_else(stage: Stage) -> None:
+    """They fill the connection that they share; a request that comes then gets another."""
+    filled = threading.Event()
+
+    def script(connection: Http2BackendConnection) -> None:
+        connection.start()
+        connection.next_request(count=100)
+        streams = [event.stream_id for event in connection.all(h2.events.RequestReceived)]
+        for stream in streams:
+            connection.send_fields(stream, [(":status", "200")])
+        fill(connection, streams)
+        filled.set()
+        connection.wait_for_end()
+
+    backend = stage.keep(Http2Backend(script, serve_http2()))
+    balancer = stage.balancer(backend)
+    slow = stage.keep(Http2Client(balancer.port, holds_window=True))
+    for _ in range(100):
+        slow.request()
+    assert filled.wait(20)
+    assert balancer.get("/x").body == b"/x"
+    assert len(backend.connections) == 2
+
+
 def test_backend_that_takes_no_body_is_504(stage: Stage) -> None:
     def script(connection: Http2BackendConnection) -> None:
         connection.holds_window = True

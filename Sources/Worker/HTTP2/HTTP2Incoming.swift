@@ -158,6 +158,7 @@ extension HTTP2Session {
             _ = unsafe nghttp2_session_consume(raw, streamID, bytes.count)
             return
         }
+        waitingBytes += bytes.count
         stream.news.isReadable = true
         touch(stream)
     }

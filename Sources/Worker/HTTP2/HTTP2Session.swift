@@ -66,6 +66,8 @@ final class HTTP2Session {
     private(set) var isDead = false
     /// How the connection to a backend was lost.
     private(set) var loss = ErrorType.upstreamProtocolError
+    /// Bytes of DATA that wait in streams.
+    var waitingBytes = 0
     var patience = HTTP2Patience()
     /// The last stream that a client has opened, and numbers before it that it left out, the latest of them.
     var lastRequestID: Int32 = -1
@@ -346,6 +348,7 @@ final class HTTP2Session {
 
     /// Gives the peer credit for bytes that were handed on.
     func consume(_ stream: HTTP2Stream, bytes: Int) {
+        waitingBytes -= bytes
         guard !isDead else { return }
         _ = unsafe nghttp2_session_consume(raw, stream.id, bytes)
         if unsafe nghttp2_session_want_write(raw) != 0 { markDirty() }

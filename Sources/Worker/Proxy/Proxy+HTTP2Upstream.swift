@@ -61,9 +61,9 @@ extension Proxy {
     private func retireIfOld(_ carrier: UpstreamConnection) {
         let ageMaxNs = configuration.pool.connectionAgeNs
         let isOld = ageMaxNs > 0 && nowNs >= carrier.readyAtNs &+ ageMaxNs
-        let isDowngraded = carrier.endpoint.isPaused(nowNs: nowNs)
-        guard isOld || isDowngraded || carrier.session?.isShortOfStreams ?? false else { return }
-        closes(carrier, isOld ? .maxAge : isDowngraded ? .http11Required : .streamIDsExhausted)
+        let isPaused = carrier.endpoint.isPaused(nowNs: nowNs)
+        guard isOld || isPaused || carrier.session?.isShortOfStreams ?? false else { return }
+        closes(carrier, isPaused ? .http1Required : isOld ? .maxAge : .streamIDsExhausted)
         _ = carrier.endpoint.http2Pool.retired(carrier.slot)
     }
 
@@ -134,6 +134,7 @@ extension Proxy {
                 connection.releaseEmptyInput(buffers)
                 lookAtConnection(connection, session)
                 serveUpstreamStreams(session)
+                noteCongestion(connection, session)
                 continue
             }
             switch connection.receive(buffers) {
@@ -146,6 +147,16 @@ extension Proxy {
         deferUpstream(connection)
     }
 
+    /// Clients that do not read fill their streams' windows, and all of them together the connection's. New requests
+    /// are kept away from it before that.
+    private func noteCongestion(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+        let isCongested = session.waitingBytes > http2.limits.connectionWindowBytes / 2
+        guard isCongested != connection.isCongested else { return }
+        connection.isCongested = isCongested
+        connection.endpoint.http2Pool.congestionChanged(connection.slot, isCongested: isCongested)
+        deferLine(connection.endpoint)
+    }
+
     /// Something has come. The server owes no sign of life before it owes an acknowledgement no more.
     private func armSilence(_ connection: UpstreamConnection, _ session: HTTP2Session) {
         guard !connection.isMaking, session.areSettingsAcknowledged else { return }
@@ -156,11 +167,11 @@ extension Proxy {
     private func makingRefused(_ goaway: HTTP2Session.Goaway, _ connection: UpstreamConnection) {
         guard let exchange = connection.exchange else { return closeHTTP2(connection) }
         let now = stampNs()
-        connection.history?.goawayReceived(goaway, atNs: now)
-        closes(connection, .goaway)
         // These bytes are no response.
         connection.input?.consume(connection.input?.readableBytes ?? 0)
         if goaway.errorCode == HTTP2ErrorCode.http11Required.rawValue { speakHTTP1(to: connection.endpoint) }
+        connection.history?.goawayReceived(goaway, atNs: now)
+        closes(connection, .goaway)
         exchange.noteGoaway(GoawayNote(attempt: exchange.attemptCount, streamID: 0, goaway: goaway, atNs: now))
         exchange.attempt.connectingEnded(atNs: now)
         let wantsHTTP1 = connection.endpoint.isPaused(nowNs: nowNs)
@@ -268,6 +279,7 @@ extension Proxy {
             discardUpstream(connection)
             endpoint.http2Pool.streamClosed(on: carrier.slot)
             if endpoint.http2Pool.streams(on: carrier.slot) == 0 { carrier.idleSinceNs = nowNs }
+            if let session = carrier.session { noteCongestion(carrier, session) }
             if !carrier.isClosed { carrier.session?.markDirty() }
             return deferLine(endpoint)
         }
@@ -322,7 +334,7 @@ extension Proxy {
         case .settingsAnswer:
             logger.warning(
                 "a backend does not acknowledge SETTINGS", metadata: ["backend": "\(connection.endpoint.name)"])
-            closes(connection, .settingsTimeout)
+            closes(connection, .settingsTimeout, .upstreamTimeout)
             session.terminate(.settingsTimeout)
             _ = writeFrames(connection, session)
             endUpstreamCarrier(connection, .upstreamTimeout)

@@ -42,7 +42,10 @@ extension Proxy {
         guard maySpeakHTTP1(to: endpoint) else { return }
         guard endpoint.http1Required(nowNs: nowNs) else { return }
         logger.warning("a backend wants HTTP/1.1", metadata: ["backend": "\(endpoint.name)"])
-        for slot in endpoint.http2Pool.retireAll() { upstreams.occupant(slot)?.session?.markDirty() }
+        for slot in endpoint.http2Pool.retireAll() {
+            closes(upstreams.occupant(slot), .http1Required)
+            upstreams.occupant(slot)?.session?.markDirty()
+        }
         for waiter in endpoint.http2Pool.dismissLine() { deferred.append(.reacquire(waiter, endpoint)) }
     }
 

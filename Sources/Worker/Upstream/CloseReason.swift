@@ -1,9 +1,10 @@
 /// Why a connection to a backend ended: `connection.close_reason`. Few, so that they can be grouped by.
 enum CloseReason: UInt8, Equatable, Sendable {
-    // It never carried a request.
+    // It never carried a request, or should not have.
     case connectFailed, tlsFailure, settingsTimeout
     // The backend ended it, or did what cannot go on.
-    case peerClosed, reset, goaway, http11Required, connectionClose, protocolError, responseTimeout, pingTimeout
+    case peerClosed, reset, goaway, connectionClose, protocolError, responseTimeout, pingTimeout
+    case http1Required
     // This side ended it.
     case idleTimeout, maxAge, streamIDsExhausted, poolFull, replaced, requestAbandoned, tunnelEnded, drain, shutdown
 
@@ -15,11 +16,11 @@ enum CloseReason: UInt8, Equatable, Sendable {
         case .peerClosed: "peer_closed"
         case .reset: "reset"
         case .goaway: "goaway"
-        case .http11Required: "http_1_1_required"
         case .connectionClose: "connection_close"
         case .protocolError: "protocol_error"
         case .responseTimeout: "response_timeout"
         case .pingTimeout: "ping_timeout"
+        case .http1Required: "http_1_1_required"
         case .idleTimeout: "idle_timeout"
         case .maxAge: "max_age"
         case .streamIDsExhausted: "stream_ids_exhausted"

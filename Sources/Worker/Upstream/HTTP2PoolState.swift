@@ -43,6 +43,8 @@ struct HTTP2PoolState: Sendable {
         var isRetired = false
         /// The server has allowed no stream since the connection was made.
         var isBornClosed = false
+        /// So much waits on its streams for slow clients that the others there may soon get nothing more.
+        var isCongested = false
 
         var hasRoom: Bool { !isRetired && streams < streamsMax }
     }
@@ -84,15 +86,20 @@ struct HTTP2PoolState: Sendable {
             makingCount += 1
             return .connect
         }
-        if waiters.isEmpty, makingCount == 0, let connection = openStream() { return .open(connection: connection) }
+        if waiters.isEmpty, makingCount == 0, let connection = openStream(acceptsCongestion: true) {
+            return .open(connection: connection)
+        }
         guard waiters.count < limits.waitersMax else { return .reject }
         waiters.append(waiter)
         return .wait
     }
 
     /// The first connection with room, so that few are used.
-    private mutating func openStream(avoiding avoided: Int? = nil) -> Int? {
-        guard let index = members.firstIndex(where: { $0.hasRoom && $0.connection != avoided }) else { return nil }
+    private mutating func openStream(avoiding avoided: Int? = nil, acceptsCongestion: Bool = false) -> Int? {
+        let place = members.firstIndex {
+            $0.hasRoom && $0.connection != avoided && (acceptsCongestion || !$0.isCongested)
+        }
+        guard let index = place else { return nil }
         members[index].streams += 1
         return members[index].connection
     }
@@ -100,7 +107,8 @@ struct HTTP2PoolState: Sendable {
     /// The first in line may go on.
     mutating func nextForLine() -> LineAction? {
         guard let waiter = waiters.first else { return nil }
-        if let connection = openStream() {
+        let mayConnect = mayConnect
+        if let connection = openStream(acceptsCongestion: !mayConnect) {
             waiters.removeFirst()
             return .open(waiter, connection: connection)
         }
@@ -149,6 +157,12 @@ struct HTTP2PoolState: Sendable {
         guard let index = place(connection) else { return }
         members[index].streamsMax = streamsMax
         if streamsMax > 0 { members[index].isBornClosed = false }
+    }
+
+    /// Much waits on the connection's streams, or no longer so: then new streams go elsewhere while there is a place.
+    mutating func congestionChanged(_ connection: Int, isCongested: Bool) {
+        guard let index = place(connection) else { return }
+        members[index].isCongested = isCongested
     }
 
     /// No more streams there.

@@ -25,6 +25,8 @@ final class UpstreamConnection: Connection {
     var isMaking = false
     /// A stream that was lost with the connection has counted against the backend already.
     var isLossBlamed = false
+    /// Its pool knows that too much waits on its streams.
+    var isCongested = false
     var readyAtNs: UInt64 = 0
     var idleSinceNs: UInt64 = 0
     /// How many SETTINGS frames have been acted on.

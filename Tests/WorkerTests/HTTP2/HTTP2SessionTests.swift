@@ -145,7 +145,9 @@ import Testing
         let server = try Self.arrived(pair)
         #expect(rest == 0)
         #expect(!server.hasInboundEnded)
+        #expect(pair.server.waitingBytes == 20_000)
         let text = pair.text(server)
+        #expect(pair.server.waitingBytes == 0)
         #expect(text.utf8.count > 60000)
         #expect(server.hasInboundEnded)
     }

@@ -146,4 +146,26 @@ import Testing
         #expect(idle == [8])
         #expect(pool.isRetired(7) && pool.isRetired(8))
     }
+
+    @Test func congestedConnectionIsLeftAloneWhileThereIsAnother() {
+        var pool = Self.pool(streamsMax: 5)
+        pool.congestionChanged(7, isCongested: true)
+        #expect(pool.acquire(Self.waiter(1)).action == .connect)
+        let isOpen = pool.made(8, streamsMax: 2, maker: Self.waiter(1))
+        #expect(isOpen)
+        #expect(pool.acquire(Self.waiter(2)).action == .open(connection: 8))
+        #expect(pool.acquire(Self.waiter(3)).action == .open(connection: 7), "there is no other place")
+        pool.streamClosed(on: 8)
+        #expect(pool.acquire(Self.waiter(4)).action == .open(connection: 8))
+        pool.congestionChanged(7, isCongested: false)
+        #expect(pool.acquire(Self.waiter(5)).action == .open(connection: 7))
+    }
+
+    @Test func lineGoesToACongestedConnectionWhereNoOtherMayBeMade() {
+        var pool = Self.pool(streamsMax: 1, connectionsMax: 1)
+        #expect(pool.acquire(Self.waiter(1)).action == .wait)
+        pool.congestionChanged(7, isCongested: true)
+        pool.streamClosed(on: 7)
+        #expect(pool.nextForLine() == .open(Self.waiter(1), connection: 7))
+    }
 }
