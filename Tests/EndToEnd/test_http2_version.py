@@ -33,11 +33,11 @@ class TwoTongues(Http2Backend):
         self.http1_connections: list[BackendConnection] = []
         self.http1_requests: list[Request] = []
         super().__init__(*scripts, certificate=certificate)
-        if self._context:
-            self._context.set_alpn_protocols(["h2", "http/1.1"])
+        if self.context:
+            self.context.set_alpn_protocols(["h2", "http/1.1"])
 
     def _run(self, script: Http2Script, connection: Http2BackendConnection) -> None:
-        if self._speaks_http2(connection.sock):
+        if not self._shake_hands(connection) or self._speaks_http2(connection.sock):
             return super()._run(script, connection)
         other = BackendConnection(connection.sock, self, len(self.http1_connections))
         self.http1_connections.append(other)
