@@ -206,6 +206,7 @@ CASES = [
     Case("reset", resets(2), failed(None, reset("INTERNAL_ERROR")), status=502),
     Case("reset without an error", resets(0), failed(None, reset("NO_ERROR")), status=502),
     Case("reset in the body", begins_then(resets(11)), broken(reset("ENHANCE_YOUR_CALM")), body=b"some", reset=2),
+    Case("reset in the body, no error", begins_then(resets(0)), broken(reset("NO_ERROR")), body=b"some", reset=2),
 ]
 
 
@@ -239,6 +240,36 @@ def test_goaway_and_reset(stage: Stage, case: Case) -> None:
     if case.status == 200:
         assert answer.body == ((b"hello" if case.method == "POST" else b"") if is_retried else case.body)
     assert "taken out" not in balancer.log()
+
+
+def test_early_answer_that_refuses_the_rest_is_no_failure(stage: Stage) -> None:
+    """RFC 9113 §8.1: a whole response, then RST_STREAM with NO_ERROR, while the request's body is on its way."""
+
+    def script(connection: Http2BackendConnection) -> None:
+        connection.start()
+        stream = connection.next_request().stream_id
+        connection.answer(stream, b"no", status=413)
+        connection.reset(stream, 0)
+        connection.wait_for_end()
+
+    backend = stage.keep(Http2Backend(script))
+    collector = stage.collector()
+    balancer = stage.balancer(backend, collector=collector)
+    client = stage.keep(Http2Client(balancer.port))
+    stream = client.h2.get_next_available_stream_id()
+    client.send_fields(stream, client.request_fields("/", ("content-length", "100"), method="POST"))
+    client.send_data(stream, b"some")
+    answer = client.answer(stream)
+    assert (answer.status, answer.body, answer.is_complete) == (413, b"no", True)
+    tree = collector.wait_for_tree()
+    assert picture(tree) == [
+        "proxy_request 413",
+        "  backend_selection",
+        "  backend_request_h2 413 retry=0 stream=1 w0-1 ERROR",
+        "    pool_acquire created",
+        *MAKING,
+        "    response_streaming",
+    ]
 
 
 def test_goaway_before_settings(stage: Stage) -> None:
