@@ -11,11 +11,13 @@ import h2.events
 import h2.settings
 import pytest
 from websockets.sync.client import connect as websocket_connect
+from websockets.typing import Subprotocol
 
 from harness import message
 from harness.backends import BackendConnection, hello, serve
 from harness.certificates import Authority, Certificate
 from harness.http2 import Http2Backend, Http2BackendConnection, Http2Client, Http2Script, serve_http2
+from harness.servers import Hypercorn
 from harness.stage import Stage
 from harness.wire import Connection, PeerClosed, Request
 
@@ -277,8 +279,30 @@ def test_websocket_from_http2_to_http2(stage: Stage) -> None:
 def test_websockets_library_through_extended_connect(stage: Stage) -> None:
     """Frames of a real client come back as they are, masked: the server only mirrors."""
     balancer = stage.balancer(stage.keep(Http2Backend(WebSocketServer())))
-    with websocket_connect(f"ws://127.0.0.1:{balancer.port}/chat", close_timeout=0.1, subprotocols=["p"]) as websocket:  # type: ignore[list-item]
+    protocols = [Subprotocol("p")]
+    with websocket_connect(f"ws://127.0.0.1:{balancer.port}/", close_timeout=0.1, subprotocols=protocols) as websocket:
         assert websocket.response is not None and websocket.response.status_code == 101
+
+
+@pytest.mark.parametrize("scheme", ["h2c://", "https://"])
+def test_real_client_and_real_server(stage: Stage, authority: Authority, certificate: Certificate, scheme: str) -> None:
+    """Over https the first goes over HTTP/1.1; once the backend's SETTINGS are known, extended CONNECT is used."""
+    pair = certificate if scheme == "https://" else None
+    server = stage.keep(Hypercorn(stage.folder(), {"file": b"content"}, pair, scheme))
+    collector = stage.collector()
+    balancer = stage.balancer(server, "--upstream-ca", str(authority.path), collector=collector)
+    for _ in range(2):
+        # hypercorn leaves the stream open behind its Close frame, and the client waits that long for an end.
+        with websocket_connect(f"ws://127.0.0.1:{balancer.port}/chat", max_size=None, close_timeout=0.05) as websocket:
+            for text in ("hello", "", "x" * 500_000):
+                websocket.send(text)
+                assert websocket.recv(timeout=20) == text
+        assert websocket.close_code == 1000
+        assert balancer.get("/file").body == b"content"
+    trees = collector.wait_for_trees(4)
+    tunnels = [tree for tree in trees if tree.span.attributes["http.status_code"] == 101]
+    over_http2 = [bool(tree.all("backend_request_h2")) for tree in tunnels]
+    assert over_http2 == [scheme == "h2c://", True]
 
 
 def test_tls_backend_known_to_take_websockets_gets_them_on_its_connection(
