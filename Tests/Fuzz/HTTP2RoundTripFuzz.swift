@@ -25,6 +25,7 @@ private struct Field: Equatable {
 private final class Trip {
     private let client: HTTP2Session
     private let server: HTTP2Session
+    private let frames = ByteBuffer(capacity: 1 << 18)
     private var arrived: HTTP2Stream?
     private var opened: HTTP2Stream?
 
@@ -143,11 +144,11 @@ private final class Trip {
     }
 
     private func exchange() {
-        for _ in 0..<100 where move(client, server) || move(server, client) {}
+        for _ in 0..<100 { if !move(client, server), !move(server, client) { return } }
     }
 
     private func move(_ source: HTTP2Session, _ sink: HTTP2Session) -> Bool {
-        let frames = ByteBuffer(capacity: 1 << 18)
+        frames.reset()
         _ = source.write(to: frames)
         look(source)
         guard !frames.isEmpty else { return false }
