@@ -148,6 +148,7 @@ private final class Trip {
     }
 
     private func move(_ source: HTTP2Session, _ sink: HTTP2Session) -> Bool {
+        let frames = frames
         frames.reset()
         _ = source.write(to: frames)
         look(source)
