@@ -96,6 +96,7 @@ extension Proxy {
         let now = stampNs()
         exchange.attempt.http2.isUsed = true
         exchange.attempt.connection = carrier.number
+        carrier.history?.isSeen(by: exchange.identity)
         if exchange.attempt.acquireEndNs == 0 { exchange.attempt.acquireEndNs = now }
         exchange.attempt.connectionEndNs = now
         exchange.attempt.error = .upgradeUnsupported

@@ -39,7 +39,7 @@ final class ConnectionHistory {
         self.startedUnixNs = startedUnixNs
     }
 
-    /// A request that may be written has to do with the connection.
+    /// A request has to do with the connection: if it is written, it has a link there.
     @inline(__always)
     func isSeen(by identity: TraceIdentity) {
         if identity.isSampled { isWanted = true }
