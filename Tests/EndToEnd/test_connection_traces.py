@@ -16,6 +16,7 @@ from harness.nginx import Nginx
 from harness.spans import FLAG_HAS_IS_REMOTE, Span, Tree
 from harness.stage import Stage
 from harness.tls import TLSBackend
+from harness.waiting import wait_until
 
 MAX_CONCURRENT = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 ATTEMPTS = ("backend_request", "backend_request_h2")
@@ -163,6 +164,36 @@ def test_goaway_is_the_reason_and_those_who_died_of_it_link_there(stage: Stage, 
     second = collector.wait_for_connections(2)[1]
     assert second.span.attributes["connection.close_reason"] == "shutdown"
     assert_links([span for span in attempts(trees) if span not in died], second)
+
+
+def test_connection_that_breaks_leads_to_all_who_died_with_it(stage: Stage) -> None:
+    def script(connection: Http2BackendConnection) -> None:
+        connection.start()
+        connection.next_request(3)
+        connection.close()
+
+    collector = stage.collector()
+    balancer = stage.balancer(stage.keep(Http2Backend(script)), collector=collector)
+    client = stage.keep(Http2Client(balancer.port))
+    streams = [client.request(f"/{number}") for number in range(3)]
+    assert [client.answer(stream).status for stream in streams] == [502] * 3
+    connection = only_connection(collector)
+    assert connection.span.attributes["connection.close_reason"] in ("peer_closed", "reset")
+    assert connection.span.error_type in ("upstream_closed", "upstream_reset")
+    assert connection.span.attributes["connection.requests_answered"] == 0
+    died = attempts(collector.wait_for_trees(3))
+    assert [span.status for span in died] == ["ERROR"] * 3
+    assert_links(died, connection)
+
+
+def test_old_connection_says_that_it_was_old(stage: Stage) -> None:
+    collector = stage.collector()
+    balancer = stage.balancer(
+        stage.keep(Http2Backend()), "--upstream-max-connection-age", "0.001", collector=collector)
+    assert balancer.get("/a").status == 200
+    wait_until(lambda: balancer.get("/b").status == 200 and bool(collector.connections), "an old connection's end")
+    first = collector.connections[0].span
+    assert (first.attributes["connection.close_reason"], first.status) == ("max_age", "UNSET")
 
 
 def test_ping_round_trips_are_timed(stage: Stage) -> None:
