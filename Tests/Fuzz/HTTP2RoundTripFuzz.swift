@@ -3,17 +3,35 @@
 // connection and the body's framing; a head that HTTP/2 has no words for is refused by one of the two, and nothing
 // comes out.
 //
-// The first byte chooses between request and response; the rest is the text.
+// The first byte chooses between request and response, and whether the ways of a response are compared; the rest is
+// the text.
 
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 {
     let bytes = unsafe FuzzInput(start, count).bytes
     guard let choice = bytes.first else { return 0 }
-    let trip = Trip()
     let text = Array(bytes.dropFirst())
+    if choice & 5 == 5 {
+        compareWays(text, isHead: choice & 2 == 2)
+        return 0
+    }
+    let trip = Trip()
     choice & 1 == 0 ? trip.request(text) : trip.response(text, isHead: choice & 2 == 2)
     trip.end()
     return 0
+}
+
+/// A backend's head that goes straight into HEADERS says what it would by way of the text for an HTTP/1.1 client.
+private func compareWays(_ text: [UInt8], isHead: Bool) {
+    let straight = Trip()
+    let byText = Trip()
+    if let short = straight.passedOn(text, isHead: isHead, asText: false),
+        let long = byText.passedOn(text, isHead: isHead, asText: true)
+    {
+        require(short == long, "both ways of a head say the same")
+    }
+    straight.end()
+    byText.end()
 }
 
 /// One field that must arrive.
@@ -88,6 +106,30 @@ private final class Trip {
         require(fields(got, gotTable, drops: []) == expected, "the fields are the same")
     }
 
+    /// What a client gets of a backend's final head; nil when it is none, or cannot go that way.
+    func passedOn(_ text: [UInt8], isHead: Bool, asText: Bool) -> [UInt8]? {
+        let stream = open()
+        send(Array("\(isHead ? "HEAD" : "GET") / HTTP/1.1\r\nHost: x\r\n\r\n".utf8), on: stream)
+        guard let served = arrived else { fatalError("a plain request arrives") }
+        _ = receive(served)
+        let table = FieldTable(capacity: 600)
+        let parser = ResponseParser(headBytesMax: 1 << 17)
+        guard case .complete(let head) = parser.parse(text.span, answering: served.method, into: table), !head.isInterim
+        else { return nil }
+        var additions = HeadWriter.ResponseAdditions()
+        additions.writesChunks = head.framing == .chunked || head.framing == .untilClose
+        if asText {
+            let output = ByteBuffer(capacity: HeadWriter.responseBytesMax(head))
+            HeadWriter.writeResponse(text.span, head, table, additions, to: output)
+            let bytes = output.readable
+            send(bytes.indices.map { bytes[$0] }, on: served)
+        } else {
+            guard served.sendHead(text.span, head, table, additions) else { return nil }
+            exchange()
+        }
+        return receive(stream)
+    }
+
     private func isIncomplete(_ parser: RequestParser, _ text: [UInt8]) -> Bool {
         if case .incomplete = parser.parse(text.span, into: FieldTable(capacity: 256)) { return true }
         return false
@@ -118,6 +160,8 @@ private final class Trip {
             if !joined.isEmpty { joined += Array("; ".utf8) }
             joined += text[line.value]
         }
+        // An empty one at the end leaves white space there, which is none of a value.
+        while let last = joined.last, last == 0x20 || last == 0x09 { joined.removeLast() }
         return joined
     }
 
