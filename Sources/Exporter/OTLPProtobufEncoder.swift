@@ -122,15 +122,19 @@ struct OTLPProtobufEncoder: OTLPFormat, ~Copyable {
     mutating func addUsual(_ record: RawSpan, _ walk: inout TreeWalk) -> Int? {
         guard walk.naming == .classic, let request = RequestReader(record) else { return nil }
         let shape = RequestTemplates.shape(of: request)
-        guard let template = templates[shape] ?? makeTemplate(shape, record, &walk) else { return nil }
+        guard let template = templates[shape] ?? makeTemplate(shape, record, spans: request.spanCount, &walk) else {
+            return nil
+        }
         fill.load(request)
-        return out.append(template, fill, of: request.bytes) ? RequestReader.spanCount : nil
+        return out.append(template, fill, of: request.bytes) ? request.spanCount : nil
     }
 
     @inline(never)
-    private mutating func makeTemplate(_ shape: Int, _ record: RawSpan, _ walk: inout TreeWalk) -> RequestTemplate? {
+    private mutating func makeTemplate(
+        _ shape: Int, _ record: RawSpan, spans: Int, _ walk: inout TreeWalk
+    ) -> RequestTemplate? {
         var sketch = RequestSketch()
-        guard walk.walk(record, into: &sketch) == RequestReader.spanCount, sketch.hasDistinctIDs else { return nil }
+        guard walk.walk(record, into: &sketch) == spans, sketch.hasDistinctIDs else { return nil }
         let template = RequestTemplate(sketch)
         templates[shape] = template
         return template

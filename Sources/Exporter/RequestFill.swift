@@ -66,10 +66,22 @@ final class RequestFill {
         let end = request.header.end_ns
         set(0, request.header.root_span_id, 0, end, base)
         set(1, request.header.selection_span_id, request.header.selection_start_ns, selectionEnd, base)
+        if request.isHTTP2 { return loadHTTP2Spans(request) }
         set(2, request.header.connection_span_id, selectionEnd, request.header.connection_end_ns, base)
         set(3, request.header.acquire_span_id, selectionEnd, request.header.acquire_end_ns, base)
         set(4, request.header.request_span_id, request.header.request_start_ns, request.header.request_end_ns, base)
         set(5, request.header.streaming_span_id, request.header.streaming_start_ns, end, base)
+    }
+
+    private func loadHTTP2Spans(_ request: borrowing RequestReader) {
+        let base = request.header.base_unix_ns
+        let selectionEnd = request.header.selection_end_ns
+        let end = request.header.end_ns
+        set(2, request.header.request_span_id, selectionEnd, end, base)
+        set(3, request.header.acquire_span_id, selectionEnd, request.header.acquire_end_ns, base)
+        set(4, request.header.streaming_span_id, request.header.streaming_start_ns, end, base)
+        set(Word.streamID, Self.varint(request.header.request_start_ns))
+        set(Word.streamsActive, Self.varint(request.header.request_end_ns))
     }
 
     @inline(__always)

@@ -30,7 +30,9 @@ enum RequestField {
         static let linkTraceHigh = 36
         static let linkTraceLow = 37
         static let linkSpan = 38
-        static let count = 39
+        static let streamID = 39
+        static let streamsActive = 40
+        static let count = 41
     }
 
     /// A text of the record; an index into `RequestFill.texts`.
@@ -66,7 +68,9 @@ enum RequestField {
         case .httpRequestContentLength: .word(Word.requestBytes)
         case .httpResponseContentLength: .word(Word.responseBytes)
         case .httpBodyExpectedLength: .word(Word.expectedBytes)
-        case .httpBodyBytesTransferred: .word(Word.bodyBytes)
+        case .httpBodyBytesTransferred, .httpBodyLength, .httpBodyBytesWritten: .word(Word.bodyBytes)
+        case .h2StreamID: .word(Word.streamID)
+        case .h2StreamsActive: .word(Word.streamsActive)
         case .backendID: .word(Word.backend)
         case .lbBackendCount: .word(Word.backendCount)
         case .lbHealthyCount: .word(Word.healthyCount)
@@ -223,7 +227,10 @@ struct RequestSketch: SpanSink {
         case .string(let range):
             let text = range.map { RecordBytes.byte(tree.bytes, at: $0) }
             return OTLPProtobufEncoder.field(Tag.valueString, text)
-        case .int, .strings: preconditionFailure("a number or list of a usual request is never the same for all")
+        case .int(let number):
+            let varint = RequestFill.varint(UInt32(number))
+            return [Tag.valueInt] + (0..<5).map { UInt8(truncatingIfNeeded: varint >> (8 * $0)) }
+        case .strings: preconditionFailure("a list of a usual request is never the same for all")
         }
     }
 
@@ -241,7 +248,7 @@ struct RequestSketch: SpanSink {
 
 /// The templates of all shapes, each made when the first record of its shape comes.
 struct RequestTemplates {
-    private static let shapeCount = 1024
+    private static let shapeCount = 2048
     private var made = [RequestTemplate?](repeating: nil, count: Self.shapeCount)
 
     subscript(shape: Int) -> RequestTemplate? {
@@ -255,6 +262,6 @@ struct RequestTemplates {
         let statusClass = facts.status >= 500 ? 2 : facts.status >= 400 ? 1 : 0
         return (facts.parent_span_id != 0 ? 1 : 0) | (request.userAgent.isEmpty ? 0 : 2)
             | (facts.has_request_bytes != 0 ? 4 : 0) | Int(facts.body_type & 3) << 3 | statusClass << 5
-            | Int(facts.http_flavor & 3) << 7 | (facts.link_span_id != 0 ? 512 : 0)
+            | Int(facts.http_flavor & 3) << 7 | (facts.link_span_id != 0 ? 512 : 0) | (request.isHTTP2 ? 1024 : 0)
     }
 }

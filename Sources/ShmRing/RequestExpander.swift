@@ -38,6 +38,7 @@ public final class RequestExpander {
             traceFlags: facts.trace_flags, baseUnixNs: facts.base_unix_ns, traceState: text(noState, 0..<0))
         writeRoot(request, facts, to: &tree)
         writeSelection(request, facts, to: &tree)
+        if request.isHTTP2 { return writeHTTP2Attempt(request, facts, to: &tree) }
         writeConnection(request, facts, to: &tree)
         writeBackendRequest(request, facts, to: &tree)
         writeStreaming(facts, to: &tree)
@@ -89,9 +90,13 @@ public final class RequestExpander {
         tree.attribute(.connectionFromPool, true)
         let name = ConnectionName(worker: facts.worker, number: facts.connection_number)
         tree.attribute(.connectionID, text: name.bytes)
+        writeAcquire(facts, parent: connection, to: &tree)
+    }
+
+    private static func writeAcquire(_ facts: lb_request_header, parent: Int, to tree: inout TreeWriter) {
         tree.beginSpan(
-            .poolAcquire, kind: .internal, id: facts.acquire_span_id, parent: connection, startOffsetNs: start,
-            endOffsetNs: UInt64(facts.acquire_end_ns))
+            .poolAcquire, kind: .internal, id: facts.acquire_span_id, parent: parent,
+            startOffsetNs: UInt64(facts.selection_end_ns), endOffsetNs: UInt64(facts.acquire_end_ns))
         tree.attribute(.poolOutcome, "reused" as StaticString)
         tree.attribute(.poolIdleCount, Int(facts.idle_count))
         tree.attribute(.poolActiveCount, Int(facts.active_count))
@@ -108,6 +113,10 @@ public final class RequestExpander {
         tree.attribute(.httpURL, text: text(request.bytes, request.url))
         tree.attribute(.httpFlavor, "1.1" as StaticString)
         tree.attribute(.httpStatusCode, Int(facts.status))
+        writeLink(facts, to: &tree)
+    }
+
+    private static func writeLink(_ facts: lb_request_header, to tree: inout TreeWriter) {
         guard facts.link_span_id != 0 else { return }
         let target = LinkTarget(
             traceIDHigh: facts.link_trace_id_high, traceIDLow: facts.link_trace_id_low, spanID: facts.link_span_id)
@@ -123,6 +132,39 @@ public final class RequestExpander {
             tree.attribute(.httpBodyExpectedLength, Int(facts.body_expected_bytes))
         }
         tree.attribute(.httpBodyBytesTransferred, Int(facts.body_bytes))
+        tree.attribute(.httpBodyHadError, false)
+    }
+
+    /// One span with all of the attempt below it.
+    private static func writeHTTP2Attempt(
+        _ request: borrowing RequestReader, _ facts: lb_request_header, to tree: inout TreeWriter
+    ) {
+        let span = tree.beginSpan(
+            .backendRequestH2, kind: .client, id: facts.request_span_id, parent: 0,
+            startOffsetNs: UInt64(facts.selection_end_ns), endOffsetNs: UInt64(facts.end_ns),
+            status: facts.status >= 400 ? .error : .unset)
+        tree.attribute(.httpMethod, text: text(request.bytes, request.method))
+        tree.attribute(.httpURL, text: text(request.bytes, request.url))
+        tree.attribute(.httpStatusCode, Int(facts.status))
+        tree.attribute(.httpResponseContentLength, Int(facts.response_bytes))
+        tree.attribute(.h2RetryCount, 0)
+        tree.attribute(.h2StreamID, Int(facts.request_start_ns))
+        tree.attribute(.h2StreamsActive, Int(facts.request_end_ns))
+        let name = ConnectionName(worker: facts.worker, number: facts.connection_number)
+        tree.attribute(.connectionID, text: name.bytes)
+        tree.attribute(.connectionFromPool, true)
+        writeLink(facts, to: &tree)
+        writeAcquire(facts, parent: span, to: &tree)
+        writeHTTP2Streaming(facts, parent: span, to: &tree)
+    }
+
+    private static func writeHTTP2Streaming(_ facts: lb_request_header, parent: Int, to tree: inout TreeWriter) {
+        tree.beginSpan(
+            .responseStreaming, kind: .internal, id: facts.streaming_span_id, parent: parent,
+            startOffsetNs: UInt64(facts.streaming_start_ns), endOffsetNs: UInt64(facts.end_ns))
+        tree.attribute(.httpBodyType, "h2_streamed" as StaticString)
+        tree.attribute(.httpBodyLength, Int(facts.body_bytes))
+        tree.attribute(.httpBodyBytesWritten, Int(facts.body_bytes))
         tree.attribute(.httpBodyHadError, false)
     }
 

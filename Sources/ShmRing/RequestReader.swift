@@ -7,8 +7,6 @@ import CShims
 public struct RequestReader: ~Escapable {
     /// Longest text; a writer sends a longer one as a tree.
     public static let textBytesMax = TreeWriter.stringBytesMax
-    /// Spans that every such request has.
-    public static let spanCount = 6
 
     public let bytes: RawSpan
     public let header: lb_request_header
@@ -41,6 +39,18 @@ public struct RequestReader: ~Escapable {
         guard strategy.upperBound <= bytes.byteCount - Int(LB_REQUEST_TAIL_BYTES) else { return nil }
     }
 
+    /// Whether the backend was spoken to in HTTP/2.
+    public var isHTTP2: Bool { Self.isHTTP2(header) }
+
+    /// Spans that such a request has.
+    public var spanCount: Int { Self.spanCount(header) }
+
+    static func spanCount(_ header: borrowing lb_request_header) -> Int { isHTTP2(header) ? 5 : 6 }
+
+    private static func isHTTP2(_ header: borrowing lb_request_header) -> Bool {
+        header.backend_flavor == UInt16(LB_FLAVOR_2)
+    }
+
     /// Whether a record is one of this kind.
     public static func isRequest(_ bytes: RawSpan) -> Bool {
         guard bytes.byteCount >= MemoryLayout<lb_record_header>.size else { return false }
@@ -50,10 +60,12 @@ public struct RequestReader: ~Escapable {
     private static func isSound(_ header: borrowing lb_request_header) -> Bool {
         guard header.trace_id_high | header.trace_id_low != 0, hasEveryID(header), isInOrder(header),
             header.body_type <= UInt8(LB_BODY_UNTIL_CLOSE), header.http_flavor <= UInt8(LB_FLAVOR_2),
-            header.has_request_bytes <= 1, isLinkSound(header)
+            header.has_request_bytes <= 1, isFlavorKnown(header.backend_flavor), isLinkSound(header)
         else { return false }
         return areTextsShort(header)
     }
+
+    private static func isFlavorKnown(_ flavor: UInt16) -> Bool { flavor == 0 || flavor == UInt16(LB_FLAVOR_2) }
 
     /// A link has every id, or there is none.
     private static func isLinkSound(_ header: borrowing lb_request_header) -> Bool {
@@ -72,9 +84,10 @@ public struct RequestReader: ~Escapable {
     private static func isInOrder(_ header: borrowing lb_request_header) -> Bool {
         guard header.selection_start_ns <= header.selection_end_ns,
             header.selection_end_ns <= header.connection_end_ns, header.selection_end_ns <= header.acquire_end_ns,
-            header.request_start_ns <= header.request_end_ns, header.streaming_start_ns <= header.end_ns
+            header.streaming_start_ns <= header.end_ns
         else { return false }
-        return true
+        if isHTTP2(header) { return header.selection_end_ns <= header.end_ns }
+        return header.request_start_ns <= header.request_end_ns
     }
 
     private static func areTextsShort(_ header: borrowing lb_request_header) -> Bool {

@@ -81,7 +81,7 @@ public struct RingProducer: ~Copyable {
 
     /// Makes the record of a usual request visible, as the tree that it stands for.
     public mutating func publish(_ writer: consuming RequestWriter, _ facts: lb_request_header) {
-        publish(bytes: writer.finish(facts), spans: RequestReader.spanCount)
+        publish(bytes: writer.finish(facts), spans: RequestReader.spanCount(facts))
     }
 
     private mutating func publish(bytes: Int, spans: Int) {

@@ -25,6 +25,7 @@ import Testing
         facts.status = [200, 404, 503, 399][shape >> 5 & 3]
         facts.http_flavor = UInt8(shape >> 7 & 3)
         if shape & 512 != 0 { addLink(to: &facts, &random) }
+        if shape & 1024 != 0 { facts.backend_flavor = UInt16(LB_FLAVOR_2) }
         facts.trace_flags = UInt8.random(in: 0...3, using: &random)
         addTimes(to: &facts, &random)
         addNumbers(to: &facts, &random)
@@ -38,7 +39,9 @@ import Testing
     }
 
     /// Every shape that there is.
-    private static let shapes = Array(0..<384) + Array(512..<896)
+    private static let shapes = [0, 512, 1024, 1536].flatMap { $0..<($0 + 384) }
+
+    private static func spanCount(_ shapes: [Int]) -> Int { shapes.reduce(0) { $0 + ($1 & 1024 == 0 ? 6 : 5) } }
 
     private static func addTimes(to facts: inout lb_request_header, _ random: inout SeededGenerator) {
         var times = (0..<6).map { _ in UInt32.random(in: 0...UInt32.max, using: &random) }
@@ -98,10 +101,10 @@ import Testing
         producer.publish(writer, facts)
     }
 
-    private static func plain(_ producer: inout RingProducer, userAgent: String = "curl/8") {
+    private static func plain(_ producer: inout RingProducer, userAgent: String = "curl/8", shape: Int = 128 + 512) {
         var random = SeededGenerator(seed: 7)
         publish(
-            facts(shape: 128 + 512, &random),
+            facts(shape: shape, &random),
             ["GET", "http://h.test/a", "h.test", userAgent, "192.0.2.7", "b.test:9002", "round_robin"],
             hasUserAgent: true, &producer)
     }
@@ -119,7 +122,7 @@ import Testing
             protobuf: SampleTrees.batch(OTLPProtobufEncoder.self, naming: naming, ringBytes: 4 << 20, write))
         let json = try DecodedRequest(
             json: SampleTrees.batch(OTLPJSONEncoder.self, naming: naming, ringBytes: 4 << 20, write))
-        #expect(protobuf.spans.count == (768 + Self.shapes.count { $0 % 3 == 0 } + 1) * 6)
+        #expect(protobuf.spans.count == Self.spanCount(Self.shapes + Self.shapes.filter { $0 % 3 == 0 }) + 6)
         #expect(protobuf.spans.count { !$0.links.isEmpty } > 384)
         #expect(protobuf == json)
     }
@@ -135,6 +138,21 @@ import Testing
         #expect(spans.map(\.links.count) == [0, 0, 0, 0, 1, 0])
         #expect(spans[4].links[0].attributes == [.init(key: "connection.id", value: spans[2]["connection.id"]!)])
         #expect(spans[4].links[0].flags == 0x103)
+    }
+
+    @Test func aTemplateOfAnAttemptOverHTTP2IsFilled() throws {
+        func write(_ producer: inout RingProducer) {
+            for _ in 0..<2 { Self.plain(&producer, shape: 128 + 512 + 1024) }
+        }
+        let spans = try DecodedRequest(protobuf: SampleTrees.batch(OTLPProtobufEncoder.self, write)).spans
+        #expect(spans.count == 10)
+        let attempt = spans[7]
+        #expect(spans[5...].map(\.parentID) == ["", spans[5].id, spans[5].id, attempt.id, attempt.id])
+        #expect(spans[5...].map(\.links.count) == [0, 0, 1, 0, 0])
+        #expect(attempt["h2.retry_count"] == .int(0))
+        #expect(attempt["http.url"] == .string("http://h.test/a"))
+        #expect(attempt["http.response_content_length"] == spans[5]["http.response_content_length"])
+        #expect(spans[9]["http.body.type"] == .string("h2_streamed"))
     }
 
     /// A writer that is not ours may put anything into a text; what goes out is UTF-8 and the same in both.

@@ -74,13 +74,14 @@ nonisolated(unsafe) private let expander = RequestExpander()
 /// Reads a record to its end. It lies in memory of exactly its size, so that a read beside it is found. A request
 /// record that is let through stands for a whole tree.
 private func readRecord(_ record: [UInt8]) {
-    let isRequest = unsafe RequestReader.isRequest(record.span.bytes)
+    var spansOfRequest: Int?
     if let request = unsafe RequestReader(record.span.bytes) {
         require(request.strategy.upperBound + Int(LB_REQUEST_TAIL_BYTES) <= record.count, "the texts lie inside")
+        spansOfRequest = request.spanCount
     }
     _ = unsafe expander.withTree(record.span.bytes) { tree -> Void? in
         let spans = readTree(tree)
-        require(!isRequest || spans == RequestReader.spanCount, "a request has its spans")
+        require(spansOfRequest == nil || spans == spansOfRequest, "a request has its spans")
         return ()
     }
 }

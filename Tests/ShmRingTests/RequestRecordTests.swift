@@ -154,7 +154,12 @@ import Testing
         { $0.streaming_span_id = 0 }, { $0.selection_start_ns = 21 }, { $0.selection_end_ns = 26 },
         { $0.connection_end_ns = 19 }, { $0.acquire_end_ns = 19 }, { $0.request_end_ns = 39 },
         { $0.link_span_id = 1 }, { $0.streaming_start_ns = 201 }, { $0.body_type = 4 }, { $0.http_flavor = 3 },
-        { $0.has_request_bytes = 2 },
+        { $0.has_request_bytes = 2 }, { $0.backend_flavor = 1 },
+        {
+            $0.backend_flavor = UInt16(LB_FLAVOR_2)
+            $0.end_ns = $0.selection_end_ns - 1
+            $0.streaming_start_ns = 0
+        },
     ]
 
     @Test(arguments: unsound.indices)

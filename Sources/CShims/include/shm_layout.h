@@ -67,7 +67,7 @@
 #include <string.h>
 
 #define LB_SHM_MAGIC 0x73676e6972706e61ull
-#define LB_SHM_LAYOUT_VERSION 5u
+#define LB_SHM_LAYOUT_VERSION 6u
 #define LB_PAGE_BYTES 4096u
 #define LB_CACHE_LINE_BYTES 64u
 #define LB_RECORD_BYTES_MAX 65536u
@@ -273,8 +273,8 @@ struct lb_request_header {
     uint32_t selection_end_ns;  // and the start of connection and acquisition
     uint32_t connection_end_ns;
     uint32_t acquire_end_ns;
-    uint32_t request_start_ns;
-    uint32_t request_end_ns;
+    uint32_t request_start_ns;  // HTTP/2: number of the stream
+    uint32_t request_end_ns;  // HTTP/2: streams on the connection when it was opened
     uint32_t streaming_start_ns;
     uint32_t end_ns;  // of the streaming and of the root, which starts at 0
     uint32_t status;
@@ -301,7 +301,7 @@ struct lb_request_header {
     uint8_t http_flavor;  // the client's: LB_FLAVOR_...
     uint8_t body_type;
     uint8_t has_request_bytes;
-    uint16_t reserved0;
+    uint16_t backend_flavor;  // LB_FLAVOR_2; 0: HTTP/1.1
 };
 
 _Static_assert(sizeof(struct lb_segment_header) == 3 * LB_CACHE_LINE_BYTES, "consumer fields have lines of their own");

@@ -14,7 +14,9 @@ final class SlotTable<Occupant: AnyObject> {
     private var room = 64
     /// Places that were ever taken.
     private var slotCount = 0
-    private var free: ContiguousArray<Int32> = []
+    /// Places that are free again; has room for all.
+    private var free: UnsafeMutablePointer<Int32>
+    private var freeCount = 0
     let capacity: Int
     /// Occupied places.
     private(set) var count = 0
@@ -22,11 +24,13 @@ final class SlotTable<Occupant: AnyObject> {
     init(capacity: Int) {
         self.capacity = capacity
         unsafe slots = .allocate(capacity: room)
+        unsafe free = .allocate(capacity: room)
     }
 
     deinit {
         unsafe slots.deinitialize(count: slotCount)
         unsafe slots.deallocate()
+        unsafe free.deallocate()
     }
 
     var isFull: Bool { count >= capacity }
@@ -34,7 +38,7 @@ final class SlotTable<Occupant: AnyObject> {
     /// Takes a place for what `make` builds from its number and generation. Nil when the table is full.
     func insert(_ make: (_ slot: Int, _ generation: UInt32) -> Occupant) -> Occupant? {
         guard !isFull else { return nil }
-        let index = free.popLast().map(Int.init) ?? addSlot()
+        let index = takeFree() ?? addSlot()
         let occupant = make(index, unsafe slots[index].generation)
         unsafe slots[index].occupant = occupant
         count += 1
@@ -46,8 +50,17 @@ final class SlotTable<Occupant: AnyObject> {
         guard unsafe slots[slot].occupant != nil else { return }
         unsafe slots[slot].occupant = nil
         unsafe slots[slot].generation = (slots[slot].generation + 1) & 0xFF_FFFF
-        free.append(Int32(slot))
+        unsafe free[freeCount] = Int32(slot)
+        freeCount += 1
         count -= 1
+    }
+
+    /// The place that became free last.
+    @inline(__always)
+    private func takeFree() -> Int? {
+        guard freeCount > 0 else { return nil }
+        freeCount -= 1
+        return unsafe Int(free[freeCount])
     }
 
     /// The occupant, if the place still belongs to `generation`.
@@ -79,6 +92,9 @@ final class SlotTable<Occupant: AnyObject> {
         unsafe larger.moveInitialize(from: slots, count: slotCount)
         unsafe slots.deallocate()
         unsafe slots = larger
+        // Only a table without a free place grows.
+        unsafe free.deallocate()
+        unsafe free = .allocate(capacity: room * 2)
         room *= 2
     }
 }

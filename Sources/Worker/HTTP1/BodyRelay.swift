@@ -89,7 +89,8 @@ final class BodyRelay {
 
     /// Puts what was kept in front of what the source still has.
     func giveBack(to source: Connection, _ buffers: BufferPool) {
-        guard let bytes = kept.take() else { return }
+        guard let bytes = kept else { return }
+        kept = nil
         defer { buffers.give(bytes) }
         guard bytes.readableBytes == sourceBytesUsed, !bytes.isEmpty else { return }
         let waiting = source.input
@@ -104,7 +105,9 @@ final class BodyRelay {
 
     /// Lets go of what was kept.
     func forgetKept(_ buffers: BufferPool) {
-        if let bytes = kept.take() { buffers.give(bytes) }
+        guard let bytes = kept else { return }
+        kept = nil
+        buffers.give(bytes)
     }
 
     /// Copies the next bytes of the source before they are used; `settleKept` then says how many were.

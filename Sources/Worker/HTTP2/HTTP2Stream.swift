@@ -221,7 +221,9 @@ final class HTTP2Stream: Transport {
     }
 
     func dropOutbound() {
-        if let buffer = outbound.take() { buffers.give(buffer) }
+        guard let buffer = outbound else { return }
+        outbound = nil
+        buffers.give(buffer)
     }
 
     // MARK: The proxy's side
@@ -373,8 +375,8 @@ final class HTTP2Stream: Transport {
 
     private func headSubmitted(_ framing: BodyFraming) {
         isHeadSent = true
-        reader = BodyReader(framing)
         rawBytesLeft = framing.rawBytesMax
+        if rawBytesLeft < 0 { reader = BodyReader(framing) }
         guard rawBytesLeft == 0 else { return }
         hasOutboundEnded = true
         hasSentEnd = true

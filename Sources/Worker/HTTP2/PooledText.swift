@@ -30,7 +30,9 @@ final class PooledText {
     }
 
     func release(_ buffers: BufferPool) {
-        if let current = buffer.take() { buffers.give(current) }
+        guard let current = buffer else { return }
+        buffer = nil
+        buffers.give(current)
     }
 
     /// Beyond the pool's large ones no larger than needed: the next size would be four times what a window lets in.

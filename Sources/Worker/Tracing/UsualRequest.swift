@@ -42,6 +42,13 @@ extension Tracer {
             && exchange.error == nil && !exchange.hadBodyError && !exchange.hasTraceState
             && exchange.retryDenied == nil && exchange.head.headBytes > 0 && !exchange.head.authority.isEmpty
             && producer.treesLost == 0 && !ranAtDrain(exchange)
+            && (!exchange.attempt.http2.isUsed || isUsualHTTP2(exchange))
+    }
+
+    /// Nobody said GOAWAY, and the client got the bytes that came.
+    private func isUsualHTTP2(_ exchange: Exchange) -> Bool {
+        let came = exchange.attempt.http2.bodyBytes
+        return !exchange.hasFailures && came == exchange.responseRelay.bodyBytes && came == exchange.responseBodyBytes
     }
 
     /// Everything but the texts; nil when a number has more than 32 bits.
@@ -53,6 +60,7 @@ extension Tracer {
         noteIdentity(exchange, in: &facts)
         Self.noteTimes(exchange, &narrow, in: &facts)
         Self.noteBody(exchange, &narrow, in: &facts)
+        if exchange.attempt.http2.isUsed { Self.noteStream(exchange.attempt.http2, &narrow, in: &facts) }
         facts.connection_number = exchange.attempt.connection
         if let connectionIDs { Self.noteLink(connectionIDs[exchange.attempt.connection], in: &facts) }
         facts.status = narrow(exchange.statusSent)
@@ -101,6 +109,14 @@ extension Tracer {
         facts.request_end_ns = narrow(clock.offsetNs(exchange.attempt.requestEndNs, notBefore: requestStartNs))
         facts.streaming_start_ns = narrow(clock.offsetNs(exchange.streamingStartNs))
         facts.end_ns = narrow(clock.offsetNs(exchange.endedNs))
+    }
+
+    private static func noteStream(
+        _ attempt: HTTP2Attempt, _ narrow: inout Narrowing, in facts: inout lb_request_header
+    ) {
+        facts.backend_flavor = UInt16(LB_FLAVOR_2)
+        facts.request_start_ns = narrow(Int(attempt.streamID))
+        facts.request_end_ns = narrow(attempt.streamsActive)
     }
 
     private static func noteBody(_ exchange: Exchange, _ narrow: inout Narrowing, in facts: inout lb_request_header) {
@@ -167,8 +183,14 @@ private struct UsualTexts {
 extension AttemptRecord {
     /// Answered over an idle connection, and nothing else happened.
     fileprivate var isUsual: Bool {
-        !http2.isUsed && poolOutcome == .reused && connectStartNs == 0 && handshakeStartNs == 0 && connection > 0
+        (!http2.isUsed || http2.isUsual) && poolOutcome == .reused && connectStartNs == 0 && handshakeStartNs == 0
+            && connection > 0
             && endpoint >= 0
             && requestStartNs > 0 && status > 0 && error == nil && retry == nil && markedUnhealthyAfter == 0
     }
+}
+
+extension HTTP2Attempt {
+    /// On a connection that was there, and its stream was not reset.
+    fileprivate var isUsual: Bool { handshakeStartNs == 0 && resetAtNs == 0 && streamID > 0 }
 }

@@ -350,6 +350,47 @@ final class TracerStage {
         #expect(try short.lines == usual(status: status, change: Self.asTree).lines)
     }
 
+    /// An attempt over an HTTP/2 connection that was there.
+    private static func overHTTP2(_ exchange: Exchange) {
+        exchange.attempt.http2.isUsed = true
+        exchange.attempt.http2.streamID = 41
+        exchange.attempt.http2.streamsActive = 7
+        exchange.attempt.http2.bodyBytes = exchange.responseRelay.bodyBytes
+    }
+
+    @Test(arguments: usualRequests, [200, 404, 500])
+    func theShortWayKnowsAttemptsOverHTTP2(request: String, status: Int) throws {
+        let short = try usual(request, status: status, change: Self.overHTTP2)
+        let tree = try usual(request, status: status) {
+            Self.overHTTP2($0)
+            Self.asTree($0)
+        }
+        #expect(short.isRequestRecord && !tree.isRequestRecord)
+        #expect(short.span("backend_request_h2") != nil)
+        #expect(short.lines == tree.lines)
+        #expect(short.spans.map(\.parent) == tree.spans.map(\.parent))
+    }
+
+    /// One thing more than the short way can tell of such an attempt.
+    private static let unusualOverHTTP2: [@Sendable (Exchange) -> Void] = [
+        { $0.attempt.http2.handshakeStartNs = $0.attempt.selectionEndNs },
+        { $0.attempt.http2.noteReset(code: 0, isByPeer: true, atNs: $0.attempt.requestStartNs) },
+        { $0.attempt.http2.streamID = 0 }, { $0.attempt.http2.bodyBytes += 1 },
+        {
+            let goaway = HTTP2Session.Goaway(lastStreamID: 41, errorCode: 0, debugData: [])
+            $0.noteGoaway(GoawayNote(attempt: 1, streamID: 41, goaway: goaway, atNs: $0.attempt.requestStartNs))
+        },
+    ]
+
+    @Test(arguments: unusualOverHTTP2.indices)
+    func whatIsUnusualOverHTTP2IsATree(index: Int) throws {
+        let tree = try usual {
+            Self.overHTTP2($0)
+            Self.unusualOverHTTP2[index]($0)
+        }
+        #expect(!tree.isRequestRecord)
+    }
+
     @Test func theShortWayKnowsEveryBody() throws {
         let bodies: [(BodyFraming, String)] = [
             (.none, ""), (.length(5), "hello"), (.chunked, "5\r\nhello\r\n0\r\n\r\n"), (.untilClose, "hello"),
