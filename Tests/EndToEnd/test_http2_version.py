@@ -266,7 +266,8 @@ def test_websocket_by_extended_connect(stage: Stage) -> None:
 
 def test_websocket_from_http2_to_http2(stage: Stage) -> None:
     server = WebSocketServer()
-    balancer = stage.balancer(stage.keep(Http2Backend(server)))
+    collector = stage.collector()
+    balancer = stage.balancer(stage.keep(Http2Backend(server)), collector=collector)
     client = stage.keep(Http2Client(balancer.port))
     stream = open_websocket(client)
     assert dict(client.wait_for(h2.events.ResponseReceived, stream).headers)[":status"] == "200"
@@ -274,6 +275,10 @@ def test_websocket_from_http2_to_http2(stage: Stage) -> None:
     assert client.wait_for(h2.events.DataReceived, stream).data == b"ping"
     client.reset(stream)
     assert server.ended.wait(10)
+    tree = collector.wait_for_tree()
+    tree.assert_sound()
+    attempt = tree.one("backend_request_h2")
+    assert (tree.span.attributes["http.status_code"], attempt.attributes["http.status_code"]) == (200, 200)
 
 
 def test_websockets_library_through_extended_connect(stage: Stage) -> None:

@@ -19,7 +19,7 @@ from harness.certificates import Authority, Certificate
 from harness.http2 import Http2Client
 from harness.stage import Stage
 from harness.tls import Front
-from harness.waiting import PATIENCE_S
+from harness.waiting import PATIENCE_S, wait_until
 
 
 def echo_messages(connection: ServerConnection) -> None:
@@ -99,9 +99,14 @@ def test_client_that_leaves_behind_the_end_of_the_backend_ends_the_tunnel(stage:
         connection.wait_for_end()
 
     backend = stage.backend(ends_and_waits)
-    client = Http2Client(stage.balancer(backend).port)
+    log, collector = stage.directory / "access.log", stage.collector()
+    client = Http2Client(stage.balancer(backend, "--access-log", str(log), collector=collector).port)
     client.wait_for(h2.events.RemoteSettingsChanged)
     stream = open_websocket(client)
     assert client.answer(stream).is_complete
     client.close()
     assert backend.connections[0].ended.wait(PATIENCE_S)
+    tree = collector.wait_for_tree()
+    assert tree.span.attributes["http.status_code"] == 200, "what the client got"
+    assert tree.one("backend_request").attributes["http.status_code"] == 101
+    wait_until(lambda: " status=200 " in log.read_text(), "the line of the access log")

@@ -84,28 +84,35 @@ extension Proxy {
     ) {
         let running = downstreamDeadlines.armed(client)
         if let wanted = clientDeadline(exchange) {
-            let moved = wanted == .clientBody ? requestMoved : responseMoved
+            let moved = wanted != .clientBody && responseMoved || wanted != .clientStall && requestMoved
             if moved || running != wanted { downstreamDeadlines.arm(client, wanted, nowNs: nowNs) }
         } else if running != .halfClose || exchange.statusSent > 0 {
             downstreamDeadlines.disarm(client)
         }
         guard let wanted = upstreamDeadline(exchange) else { return upstreamDeadlines.disarm(connection) }
-        let moved = wanted == .stall && (exchange.phase == .streaming ? responseMoved : requestMoved)
+        let moved = wanted == .stall && (responseMoved || requestMoved && exchange.isRequestBlocked)
         if moved || upstreamDeadlines.armed(connection) != wanted {
             upstreamDeadlines.arm(connection, wanted, nowNs: nowNs)
         }
     }
 
-    /// What is expected of the client.
+    /// What is expected of the client. Once a response has begun, both sides may rightly be silent between two
+    /// messages: what they share then is the time of a tunnel.
     private func clientDeadline(_ exchange: Exchange) -> DownstreamDeadline? {
         if exchange.isResponseBlocked { return .clientStall }
-        let owesBody = !exchange.isRequestRead && !exchange.isRequestBlocked && !exchange.isRequestAbandoned
-        return owesBody && !exchange.awaitsContinue ? .clientBody : nil
+        guard awaitsBody(exchange) else { return nil }
+        return exchange.phase == .streaming ? .tunnelIdle : .clientBody
+    }
+
+    /// More of the request may come, and there is room for it.
+    private func awaitsBody(_ exchange: Exchange) -> Bool {
+        !exchange.isRequestRead && !exchange.isRequestBlocked && !exchange.isRequestAbandoned
+            && !exchange.awaitsContinue
     }
 
     /// What is expected of the backend.
     private func upstreamDeadline(_ exchange: Exchange) -> UpstreamDeadline? {
-        if exchange.phase == .streaming { return exchange.isResponseBlocked ? nil : .stall }
+        if exchange.phase == .streaming { return exchange.isResponseBlocked || awaitsBody(exchange) ? nil : .stall }
         if exchange.isRequestBlocked { return .stall }
         let owesHead = exchange.isRequestRead || exchange.isRequestAbandoned || exchange.awaitsContinue
         return owesHead ? .responseHead : nil

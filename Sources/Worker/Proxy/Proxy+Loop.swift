@@ -137,7 +137,8 @@ extension Proxy {
         case .poolWait:
             if let exchange = connection.exchange { leaveLine(exchange, .poolQueueTimeout) }
         case .tunnelIdle:
-            if let exchange = connection.exchange { finishTunnel(exchange, error: nil) }
+            guard let exchange = connection.exchange else { return }
+            exchange.phase == .tunnel ? finishTunnel(exchange, error: nil) : clientStalled(exchange)
         }
     }
 

@@ -14,8 +14,8 @@ extension Proxy {
         responseArrived(exchange, connection, status: connection.stream == nil ? 101 : 200)
         exchange.response = head
         exchange.phase = .tunnel
-        tracer?.responseBegan(exchange, status: 101, .tunnel)
-        exchange.statusSent = 101
+        exchange.statusSent = client.stream == nil ? 101 : 200
+        tracer?.responseBegan(exchange, status: exchange.statusSent, .tunnel)
         exchange.mustClose = true
         let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
         HeadWriter.writeResponse(
