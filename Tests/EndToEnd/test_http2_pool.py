@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 
@@ -222,6 +223,42 @@ def test_clients_that_do_not_read_hold_up_nobody_else(stage: Stage) -> None:
     assert filled.wait(20)
     assert balancer.get("/x").body == b"/x"
     assert len(backend.connections) == 2
+
+
+def test_connection_that_ends_under_a_slow_client_does_not_harm_the_next(stage: Stage) -> None:
+    """The response has wholly come and waits for its client, while another connection takes the place of its own."""
+    has_ended = threading.Event()
+    may_answer = threading.Event()
+
+    def ends(connection: Http2BackendConnection) -> None:
+        connection.start()
+        connection.answer(connection.next_request().stream_id, bytes(200_000))
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.wait_for_end()
+        has_ended.set()
+
+    def holds(connection: Http2BackendConnection) -> None:
+        connection.start()
+        stream = connection.next_request().stream_id
+        assert may_answer.wait(10)
+        connection.answer(stream, b"held")
+        connection.wait_for_end()
+
+    backend = stage.keep(Http2Backend(ends, holds))
+    balancer = stage.balancer(backend)
+    slow = stage.keep(Http2Client(balancer.port, initial_window_size=0))
+    waiting = slow.request("/slow")
+    assert has_ended.wait(10)
+    client = stage.keep(Http2Client(balancer.port))
+    held = client.request("/held")
+    wait_until(lambda: len(backend.requests) == 2, "the second request")
+    slow.h2.increment_flow_control_window(1 << 20, waiting)
+    slow.h2.increment_flow_control_window(1 << 20)
+    slow.flush()
+    answer = slow.answer(waiting)
+    assert answer.is_complete and len(answer.body) == 200_000
+    may_answer.set()
+    assert client.answer(held).body == b"held"
 
 
 def test_backend_that_takes_no_body_is_504(stage: Stage) -> None:

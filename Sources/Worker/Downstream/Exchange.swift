@@ -65,8 +65,8 @@ final class Exchange {
     /// Of the attempts that made a TLS connection.
     private(set) var handshakes: [HandshakeFacts] = []
     private var hasHandshakes = false
-    /// The HTTP/2 connection that refused this request's last stream.
-    var refusingConnection: Int?
+    /// The HTTP/2 connection that refused this request's last stream; its slot alone may be another's later.
+    var refusingConnection: (slot: Int, generation: UInt32)?
     private(set) var goaways: [GoawayNote] = []
     /// Whether there is anything in the three lists: cheaper to ask than an array, most of the time.
     private(set) var hasFailures = false

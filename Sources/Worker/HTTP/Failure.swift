@@ -50,7 +50,7 @@ enum ErrorType: UInt8, Equatable, Sendable {
         case .connectFailed: "the connection to the backend could not be made"
         case .tlsFailure: "the TLS handshake with the backend failed"
         case .upstreamTimeout: "the backend did not answer in time"
-        case .upstreamReset: "the backend reset the connection"
+        case .upstreamReset: "the backend reset the stream or the connection"
         case .upstreamClosed: "the backend closed the connection too early"
         case .upstreamProtocolError: "the backend sent what is not a valid HTTP/1.1 response"
         case .noHealthyBackend: "no backend is healthy"

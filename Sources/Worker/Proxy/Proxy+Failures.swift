@@ -85,7 +85,7 @@ extension Proxy {
         facts.connectionEnded = stream.hasLostConnection
         facts.responseStarted = facts.responseStarted || stream.hasFinalHead
         facts.unprocessed = unprocessedReason(stream, carrier.endpoint)
-        if facts.unprocessed == .refusedStream { exchange.refusingConnection = carrier.slot }
+        if facts.unprocessed == .refusedStream { exchange.refusingConnection = (carrier.slot, carrier.generation) }
         return facts
     }
 

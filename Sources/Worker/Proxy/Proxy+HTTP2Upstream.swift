@@ -17,7 +17,8 @@ extension Proxy {
     func acquireStream(_ exchange: Exchange, _ endpoint: Endpoint) {
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
-        let acquired = endpoint.http2Pool.acquire(waiter, avoiding: exchange.refusingConnection)
+        let refusing = exchange.refusingConnection.flatMap { upstreams.occupant($0.slot, generation: $0.generation) }
+        let acquired = endpoint.http2Pool.acquire(waiter, avoiding: refusing?.slot)
         exchange.attempt.http2.isPooled = true
         // What an https backend speaks shows in the handshake.
         exchange.attempt.http2.isUsed = !endpoint.isSecure
@@ -277,10 +278,12 @@ extension Proxy {
         let endpoint = connection.endpoint
         if let carrier = connection.carrier {
             discardUpstream(connection)
+            // A response that waits for a slow client outlives its connection, whose slot may be another's by now.
+            guard let session = carrier.session else { return deferLine(endpoint) }
             endpoint.http2Pool.streamClosed(on: carrier.slot)
             if endpoint.http2Pool.streams(on: carrier.slot) == 0 { carrier.idleSinceNs = nowNs }
-            if let session = carrier.session { noteCongestion(carrier, session) }
-            if !carrier.isClosed { carrier.session?.markDirty() }
+            noteCongestion(carrier, session)
+            if !carrier.isClosed { session.markDirty() }
             return deferLine(endpoint)
         }
         guard connection.session == nil || connection.isMaking else {

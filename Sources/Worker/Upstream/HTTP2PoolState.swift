@@ -16,7 +16,7 @@ struct HTTP2PoolState: Sendable {
     /// What to do, and how the pool stood before.
     struct Acquired: Equatable {
         var action: AcquireAction
-        /// Connections without a stream, and with one.
+        /// Connections that wait for a stream, and those with one.
         var idleBefore: Int
         var activeBefore: Int
     }
@@ -64,7 +64,9 @@ struct HTTP2PoolState: Sendable {
 
     var waiterCount: Int { waiters.count }
     var connectionCount: Int { members.count + makingCount }
-    var idleCount: Int { members.count { $0.streams == 0 } }
+    /// A retired connection without streams is neither: it takes none, and is about to be closed.
+    var idleCount: Int { members.count { $0.streams == 0 && !$0.isRetired } }
+    var activeCount: Int { members.count { $0.streams > 0 } }
     private var retiredCount: Int { members.count { $0.isRetired } }
     /// Retired connections do not keep new ones from being made. A connection that came without streams does: the next
     /// one would come without them too.
@@ -76,8 +78,8 @@ struct HTTP2PoolState: Sendable {
     /// A request wants a stream.
     /// - Parameter avoided: A connection that has refused this request; it is taken only where no other can be had.
     mutating func acquire(_ waiter: Waiter, avoiding avoided: Int? = nil) -> Acquired {
-        let idle = idleCount
-        return Acquired(action: action(waiter, avoided), idleBefore: idle, activeBefore: members.count - idle)
+        let (idle, active) = (idleCount, activeCount)
+        return Acquired(action: action(waiter, avoided), idleBefore: idle, activeBefore: active)
     }
 
     private mutating func action(_ waiter: Waiter, _ avoided: Int?) -> AcquireAction {

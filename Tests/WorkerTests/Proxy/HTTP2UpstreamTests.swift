@@ -103,4 +103,56 @@ import Testing
         #expect(serve(client, stage, &peers))
         #expect(peers.count == 1)
     }
+
+    /// A response that has wholly come and waits for its client outlives the connection that it came on.
+    @Test func slowClientOfALostConnectionIsNotCountedOnTheNext() throws {
+        let stage = stage()
+        let slow = stage.client()
+        slow.send(Self.http2Request)
+        let lost = try #require(silentPeer(stage))
+        let slot = try #require(carrier(stage))
+        lost.send([0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88])
+        for index in 0..<12 {
+            lost.send([0, 0x40, 0, 0, index == 11 ? 1 : 0, 0, 0, 0, 1] + [UInt8](repeating: 0x78, count: 16384))
+            stage.settle()
+        }
+        lost.hangUp()
+        #expect(stage.turns { carrier(stage) == nil })
+
+        let held = stage.client()
+        held.send(Self.request)
+        let next = try #require(silentPeer(stage))
+        #expect(carrier(stage) == slot, "the next connection has the place of the lost one")
+        slow.send("\0\0\u{4}\u{8}\0\0\0\0\0\0\u{10}\0\0\0\0\u{4}\u{8}\0\0\0\0\u{1}\0\u{10}\0\0")
+        #expect(
+            stage.turns {
+                slow.look(); return slow.received.utf8.count { $0 == 0x78 } >= 12 * 16384
+            })
+        stage.settle()
+        #expect(stage.proxy.endpoints[0].http2Pool.streams(on: slot) == 1)
+        next.send([0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88])
+        #expect(stage.turns { held.hasReceived("HTTP/1.1 200") })
+    }
+
+    /// GET / over HTTP/2, from a client that takes no body for now.
+    private static let http2Request =
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\0\0\u{6}\u{4}\0\0\0\0\0" + "\0\u{4}\0\0\0\0"
+        + "\0\0\u{11}\u{1}\u{5}\0\0\0\u{1}" + "\u{2}\u{3}GET\u{6}\u{4}http\u{4}\u{1}/\u{1}\u{1}h"
+
+    /// A connection on which a request has come, and is not answered.
+    private func silentPeer(_ stage: WorkerStage) -> HTTP2Peer? {
+        var peer: HTTP2Peer?
+        let isServed = stage.turns {
+            if peer == nil { peer = HTTP2Peer(accepting: backend) }
+            peer?.answers = false
+            peer?.look()
+            return peer?.streamIDs == [1]
+        }
+        return isServed ? peer : nil
+    }
+
+    /// The slot of the connection that carries streams.
+    private func carrier(_ stage: WorkerStage) -> Int? {
+        stage.proxy.upstreams.occupants.first { $0.session != nil }?.slot
+    }
 }

@@ -43,6 +43,9 @@ final class HTTP2Peer {
     /// Sends bytes as they are.
     func send(_ raw: [UInt8]) { _ = unsafe Glibc.send(descriptor, raw, raw.count, Int32(MSG_NOSIGNAL)) }
 
+    /// Ends its side of the connection, in order.
+    func hangUp() { _ = shutdown(descriptor, Int32(SHUT_WR)) }
+
     /// Reads, answers and writes.
     func look() {
         let fresh = read()

@@ -574,7 +574,8 @@ final class TracerStage {
             attempts.first?.lines == [
                 "  backend_request CLIENT 40-90 ERROR", "  | http.method = \"GET\"",
                 "  | http.url = \"http://site.test/a?sig=REDACTED\"", "  | http.flavor = \"1.1\"",
-                "  | error.type = \"upstream_reset\"", "  | status.message = \"the backend reset the connection\"",
+                "  | error.type = \"upstream_reset\"",
+                "  | status.message = \"the backend reset the stream or the connection\"",
                 "  ! retry_triggered at 90", "  ! | retry.reason = \"connection_closed_before_response\"",
                 "  ! | retry.attempt = 1",
             ])

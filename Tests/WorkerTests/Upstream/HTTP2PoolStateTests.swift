@@ -116,6 +116,14 @@ import Testing
         #expect(pool.acquire(Self.waiter(1)) == .init(action: .open(connection: 7), idleBefore: 1, activeBefore: 0))
     }
 
+    @Test func retiredConnectionIsActiveAsLongAsItHasStreams() {
+        var pool = Self.pool(streamsMax: 5)
+        _ = pool.retired(7)
+        #expect(pool.acquire(Self.waiter(1)) == .init(action: .connect, idleBefore: 0, activeBefore: 1))
+        pool.streamClosed(on: 7)
+        #expect(pool.acquire(Self.waiter(2)) == .init(action: .wait, idleBefore: 0, activeBefore: 0))
+    }
+
     @Test func connectionWithoutStreamsLetsItsMakerWaitInFront() {
         var pool = HTTP2PoolState(.init(connectionsMax: 8, waitersMax: 10))
         #expect(pool.acquire(Self.waiter(0)).action == .connect)
