@@ -201,8 +201,8 @@ def test_connection_holds_16_mib_at_most(stage: Stage) -> None:
     assert 16 << 20 <= counts[0] <= (16 << 20) + 100 * 2 * 65536
 
 
-def test_clients_that_do_not_read_hold_up_nobody_else(stage: Stage) -> None:
-    """They fill the connection that they share; a request that comes then gets another."""
+def test_new_requests_avoid_a_connection_that_slow_clients_fill(stage: Stage) -> None:
+    """A request that comes when they have filled the connection that they share gets another."""
     filled = threading.Event()
 
     def script(connection: Http2BackendConnection) -> None:

@@ -215,6 +215,22 @@ class Typist:
         self._process.communicate()
 
 
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_client_that_wants_small_records(
+    stage: Stage, authority: Authority, certificate: Certificate, version: str
+) -> None:
+    """max_fragment_length (RFC 6066 §4): a response takes many records."""
+    backend = stage.backend(serve(lambda request: message.response(b"x" * 5000 + b"end")))
+    front = Front(stage, backend, authority, *certificate.server_flags)
+    client = stage.keep(Typist(front.port, version, "-maxfraglen", "512", "-alpn", "http/1.1"))
+    client.wait_for(b"Verif")
+    for _ in range(2):
+        client.output = b""
+        client.type("GET / HTTP/1.1\nHost: a.test\n\n")
+        client.wait_for(b"xend")
+        assert client.output.count(b"x") >= 5000
+
+
 def test_key_updates(stage: Stage, authority: Authority, certificate: Certificate) -> None:
     """New keys from the client, with and without asking for ours (RFC 8446 §4.6.3)."""
     front = Front(stage, stage.backend(), authority, *certificate.server_flags)

@@ -90,6 +90,7 @@ private final class Owner {
         limits.responseFieldBytesMax = 512
         limits.heldBytesMax = 256 * 1024
         limits.heldShareBytes = 64 * 1024
+        limits.heldPatienceNs = 0
         context = HTTP2Context(limits, BufferPool())
         self.role = role
         session = HTTP2Session(role, context)
@@ -165,7 +166,7 @@ private final class Owner {
         look()
         require(session.streams.count < 4096, "streams are bounded")
         require(context.heldBytes >= 0, "memory is not given back twice")
-        require(context.heldBytes < 1 << 20, "memory is bounded")
+        require(context.heldBytes < 8 << 20, "memory is bounded")
     }
 
     /// Answers whatever has come, and lets it go.

@@ -142,7 +142,7 @@ struct LifecycleOptions: ParsableArguments {
 
     @Flag(
         inversion: .prefixedNo, exclusivity: .chooseLast,
-        help: "Reload when the text of the file of --config changes.")
+        help: "Reload when the file of --config, a certificate, key, CA or OCSP response changes.")
     var watchConfig = false
 
     @Option(help: ArgumentHelp("A file that holds the master's process id while it serves", valueName: "path"))

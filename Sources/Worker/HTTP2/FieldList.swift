@@ -69,7 +69,7 @@ final class FieldList {
     private func add(nameCount: Int, _ value: Span<UInt8>) {
         let name = unsafe text + textCount
         unsafe copy(value, to: name + nameCount)
-        let flags = isCredential(nameCount) ? NGHTTP2_NV_FLAG_NO_INDEX.rawValue : NGHTTP2_NV_FLAG_NONE.rawValue
+        let flags = isNeverIndexed(nameCount) ? NGHTTP2_NV_FLAG_NO_INDEX.rawValue : NGHTTP2_NV_FLAG_NONE.rawValue
         unsafe (pairs + count).initialize(
             to: nghttp2_nv(
                 name: name, value: name + nameCount, namelen: nameCount, valuelen: value.count, flags: UInt8(flags)))
@@ -85,11 +85,11 @@ final class FieldList {
         }
     }
 
-    /// What must not stand in a table that others' requests share (RFC 7541 §7.1.3).
-    private func isCredential(_ nameCount: Int) -> Bool {
-        guard nameCount == 13 || nameCount == 19 else { return false }
+    /// What must not stand in a table that others' requests share (RFC 7541 §7.1.3), and what is new in each request.
+    private func isNeverIndexed(_ nameCount: Int) -> Bool {
+        guard nameCount == 11 || nameCount == 13 || nameCount == 19 else { return false }
         let name = unsafe UnsafeBufferPointer(start: text + textCount, count: nameCount).span
-        return name.matches("authorization") || name.matches("proxy-authorization")
+        return name.matches("traceparent") || name.matches("authorization") || name.matches("proxy-authorization")
     }
 
     @inline(__always)

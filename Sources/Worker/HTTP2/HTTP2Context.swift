@@ -18,6 +18,8 @@ final class HTTP2Context {
         /// there is no more, connections that hold more than their share are ended.
         var heldBytesMax = 48 * 1024 * 1024
         var heldShareBytes = 1024 * 1024
+        /// How long they may have done so before.
+        var heldPatienceNs: UInt64 = 1_000_000_000
     }
 
     let limits: Limits
@@ -31,6 +33,9 @@ final class HTTP2Context {
     var nowNs: UInt64 = 0
     /// What streams of all connections hold.
     var heldBytes = 0
+    /// Sessions with clients that hold more than their share, and when they were looked at last.
+    private var holders: ContiguousArray<HTTP2Session> = []
+    private var relievedNs: UInt64 = 0
     private var random = SystemRandomNumberGenerator()
     /// Sessions with something to write.
     private var dirty: ContiguousArray<HTTP2Session> = []
@@ -43,6 +48,17 @@ final class HTTP2Context {
         requestParser = RequestParser(
             limits: RequestParser.Limits(headBytesMax: requestBytes, targetBytesMax: requestBytes, fieldsMax: 1100))
         responseParser = ResponseParser(headBytesMax: 2 * limits.responseFieldBytesMax + 65536)
+    }
+
+    func holds(_ session: HTTP2Session) { holders.append(session) }
+
+    func holdsNoMore(_ session: HTTP2Session) { holders.removeAll { $0 === session } }
+
+    /// Where streams hold too much, looks for those to blame, ten times a second.
+    func relieveMemory() {
+        guard heldBytes > limits.heldBytesMax, nowNs >= relievedNs &+ 100_000_000 else { return }
+        relievedNs = nowNs
+        for session in holders { session.endIfHoarding() }
     }
 
     var hasDirty: Bool { !dirty.isEmpty }

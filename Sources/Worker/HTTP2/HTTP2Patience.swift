@@ -35,14 +35,18 @@ struct HTTP2Patience {
     static let emptyDataBytes = 256
     /// A header block gives back this much at most.
     static let blockBytesMax = 65536
-    /// DATA for streams that were reset here may still come.
-    private static let lateBytesMax = 4 * 1024 * 1024
+    /// DATA for streams that were reset here may still come: all that a connection's window lets in.
+    private static let lateBytesMax = 16 * 1024 * 1024
+    /// What a frame of DATA may bring back: a WINDOW_UPDATE for its stream, and one for the connection.
+    private static let creditFrameBytes = 26
     private static let frameHeadBytes = 9
     private static let stepNs = UInt64(1_000_000_000 / streamsPerSecond)
 
     private var bytes = Self.bytesMax
     private var lateBytes = 0
     private var streams = Self.streamsMax
+    /// DATA that the peer has taken lately: half of it is forgotten with every second that passes.
+    private var sentBytes = 0
     private var refilledNs: UInt64 = 0
     /// The first cause, once there is one.
     private(set) var exhausted: Cause?
@@ -61,6 +65,13 @@ struct HTTP2Patience {
         refilledNs = nowNs - (nowNs - refilledNs) % Self.stepNs
         bytes = min(Self.bytesMax, bytes + steps * (Self.bytesPerSecond / Self.streamsPerSecond))
         streams = min(Self.streamsMax, streams + steps)
+        sentBytes >>= min(steps / Self.streamsPerSecond, Int.bitWidth - 1)
+    }
+
+    /// Whether what is held for the peer is more than it takes in a second or two.
+    mutating func isHoarding(_ heldBytes: Int, nowNs: UInt64) -> Bool {
+        if nowNs > refilledNs { refill(nowNs) }
+        return heldBytes > sentBytes
     }
 
     /// DATA with a payload came, or a part of it.
@@ -70,7 +81,11 @@ struct HTTP2Patience {
     /// A header block became a request, a response or trailers.
     mutating func blockArrived(frameBytes: Int) { bytes += min(frameBytes + Self.frameHeadBytes, Self.blockBytesMax) }
     /// DATA goes out.
-    mutating func dataSent(_ count: Int) { bytes += count >> 3 }
+    mutating func dataSent(_ count: Int) {
+        guard count > 0 else { return }
+        bytes += max(count >> 3, Self.creditFrameBytes)
+        sentBytes += count
+    }
     /// A frame costs more than its bytes.
     mutating func charge(_ count: Int) { bytes -= count }
     /// The peer did not know yet that the stream would be reset.

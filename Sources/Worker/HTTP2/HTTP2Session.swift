@@ -77,8 +77,9 @@ final class HTTP2Session {
     private var isCalmed = false
     /// Names and values of the header block that comes in, with something for each field.
     var blockBytes = 0
-    /// Memory that the streams hold.
+    /// Memory that the streams hold, and since when it is more than a share.
     private var heldBytes = 0
+    private var largeSinceNs: UInt64 = 0
 
     init(_ role: Role, _ context: HTTP2Context) {
         self.role = role
@@ -196,13 +197,24 @@ final class HTTP2Session {
         return false
     }
 
-    /// A stream holds more memory, or less.
+    /// A stream holds more memory, or less. A backend is not to blame for what its clients do not take.
     func held(_ bytes: Int) {
+        let wasLarge = heldBytes > context.limits.heldShareBytes
         heldBytes += bytes
         context.heldBytes += bytes
-        guard bytes > 0, context.heldBytes > context.limits.heldBytesMax, heldBytes > context.limits.heldShareBytes
-        else { return }
-        calm(.memory)
+        let isLarge = heldBytes > context.limits.heldShareBytes
+        if role == .server, isLarge != wasLarge {
+            largeSinceNs = context.nowNs
+            isLarge ? context.holds(self) : context.holdsNoMore(self)
+        }
+        if bytes > 0 { context.relieveMemory() }
+    }
+
+    /// It has held more than its share for a while and takes less than that: who reads what waits for it is not to
+    /// blame for a worker that is short of memory.
+    func endIfHoarding() {
+        guard context.nowNs >= largeSinceNs &+ context.limits.heldPatienceNs else { return }
+        if patience.isHoarding(heldBytes, nowNs: context.nowNs) { calm(.memory) }
     }
 
     /// Writes frames for the peer into `output`, as many as fit.

@@ -119,7 +119,8 @@ final class HTTP2Stream: Transport {
     func headWritten(bytes: Int, framing: InboundFraming, isFinal: Bool, lengthExpected: Int? = nil) {
         textBytes += bytes
         if bytes > Self.freeBytes {
-            headHeldBytes = BufferPool.Size.large.rawValue
+            let size = bytes > BufferPool.Size.medium.rawValue ? BufferPool.Size.large : .medium
+            headHeldBytes = size.rawValue
             updateHeld()
         }
         self.framing = framing
@@ -199,13 +200,12 @@ final class HTTP2Stream: Transport {
     // MARK: Memory
 
     /// What each stream may have without being counted.
-    private static let freeBytes = BufferPool.Size.medium.rawValue
+    private static let freeBytes = BufferPool.Size.small.rawValue
 
-    /// Counts buffers that have become large. What waits for the peer is counted twice: behind it the backend's
-    /// bytes wait too. A large head stays in memory while its request is served.
+    /// Counts buffers that are not small. A large head stays in memory while its request is served.
     private func updateHeld() {
         let waiting = inbound.buffer.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
-        let leaving = outbound.map { $0.capacity > Self.freeBytes ? 2 * $0.capacity : 0 } ?? 0
+        let leaving = outbound.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
         let wanted = waiting + leaving + headHeldBytes
         guard wanted != heldBytes else { return }
         let change = wanted - heldBytes
@@ -426,6 +426,7 @@ final class HTTP2Stream: Transport {
             let wanted = isLengthKnown ? min(rawBytesLeft, Self.outboundBytesMax) : BufferPool.Size.medium.rawValue
             let fresh = buffers.take(holding: wanted)
             outbound = fresh
+            updateHeld()
             return fresh
         }
         if current.writableBytes >= current.capacity / 4 { return current }

@@ -13,6 +13,7 @@ import ShmRing
 ///     Proxy+Drain     the worker leaves                       Proxy+Inbox      clients from another worker
 ///     Proxy+HTTP2     clients' carriers of streams            Proxy+HTTP2Upstream  backends' carriers
 ///     Proxy+TLS       handshakes                              Proxy+Connections  traces of backends' connections
+///     Proxy+HTTP2Refusals   requests that were never served   Proxy+UpstreamVersion  HTTP/1.1 where it is wanted
 ///
 /// One thread, no locks. Nothing here blocks.
 final class Proxy {

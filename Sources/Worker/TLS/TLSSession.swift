@@ -278,9 +278,13 @@ final class TLSSession: Transport {
             scratch.reset()
             return result
         }
-        precondition(scratch.isEmpty, "a record was cut")
-        buffer.consume(buffer.readableBytes)
-        next.consume(count)
+        // A peer may ask for smaller records than ours (RFC 6066 §4).
+        let isWhole = scratch.isEmpty
+        scratch.reset()
+        let ofHead = min(sent, buffer.readableBytes)
+        buffer.consume(ofHead)
+        next.consume(sent - ofHead)
+        guard isWhole else { return .bytes(sent) }
         let rest = min(countMax - count, next.readableBytes)
         guard rest > 0, case .bytes(let more) = sendRecords(from: next, countMax: rest) else { return .bytes(sent) }
         return .bytes(sent + more)

@@ -191,15 +191,35 @@ import Testing
         modest.feed(Frames.request(1, ends: false) + Self.body(1))
         let server = RawServer(context)
         let count = flood(server, upTo: 100) { index in
-            Frames.request(2 * index + 1, ends: false) + Self.body(2 * index + 1)
+            context.nowNs += 200_000_000
+            return Frames.request(2 * index + 1, ends: false) + Self.body(2 * index + 1)
         }
-        #expect(count < 20)
+        #expect(count < 25)
         #expect(server.isCalmed)
         #expect(server.session.patience.exhausted == .memory)
         #expect(modest.goaways.isEmpty)
         server.session.closeAll(code: .cancel)
         while let stream = server.session.nextTouched() { server.session.forget(stream) }
         #expect(context.heldBytes < 1 << 20)
+    }
+
+    @Test func burstsAreGivenTime() {
+        var limits = HTTP2Context.Limits()
+        limits.heldBytesMax = 3 << 20
+        let context = HTTP2Context(limits, BufferPool())
+        context.nowNs = 1_000_000_000
+        let server = RawServer(context)
+        let count = flood(server, upTo: 40) { index in
+            Frames.request(2 * index + 1, ends: false) + Self.body(2 * index + 1)
+        }
+        #expect(count == 40)
+        #expect(context.heldBytes > limits.heldBytesMax)
+        context.nowNs += 3_000_000_000
+        server.feed(Frames.request(101, ends: false) + Self.body(101))
+        #expect(server.isCalmed)
+        server.session.closeAll(code: .cancel)
+        while let stream = server.session.nextTouched() { server.session.forget(stream) }
+        #expect(context.heldBytes == 0)
     }
 
     /// 200 KiB of DATA.

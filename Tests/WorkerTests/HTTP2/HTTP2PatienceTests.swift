@@ -53,6 +53,34 @@ import Testing
         #expect(patience.exhausted == .emptyFrames)
     }
 
+    @Test func windowUpdatesForSmallDataArePaidFor() {
+        var patience = HTTP2Patience()
+        for _ in 0..<100_000 {
+            patience.dataSent(10)
+            patience.received(26, nowNs: 1)
+        }
+        let lasts = patience.lasts()
+        #expect(lasts)
+    }
+
+    @Test func aWholeConnectionsWindowMayBeLate() {
+        var patience = HTTP2Patience()
+        for _ in 0..<64 { patience.expectLate(256 * 1024) }
+        patience.received(16 * 1024 * 1024, nowNs: 1)
+        let lasts = patience.lasts()
+        #expect(lasts)
+    }
+
+    @Test func whoTakesWhatWaitsIsNoHoarder() {
+        var patience = HTTP2Patience()
+        patience.received(1, nowNs: Self.second)
+        patience.dataSent(10 << 20)
+        let takes = !patience.isHoarding(8 << 20, nowNs: Self.second)
+        #expect(takes)
+        let stops = patience.isHoarding(8 << 20, nowNs: 4 * Self.second)
+        #expect(stops)
+    }
+
     @Test func unservedRequestsAreToldOfAtAPace() {
         var unserved = UnservedRequests()
         let burst = (0..<1000).filter { _ in unserved.admits(nowNs: Self.second) }.count
