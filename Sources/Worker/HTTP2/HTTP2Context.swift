@@ -19,7 +19,7 @@ final class HTTP2Context {
         var heldBytesMax = 48 * 1024 * 1024
         var heldShareBytes = 1024 * 1024
         /// How long they may have done so before.
-        var heldPatienceNs: UInt64 = 1_000_000_000
+        var heldPatienceNs: UInt64 = 250_000_000
     }
 
     let limits: Limits
