@@ -46,6 +46,35 @@ final class WorkerStage {
         proxy.updateAccepting()
     }
 
+    /// Connections that are still open, their exchanges and their sessions refer to one another.
+    deinit {
+        for connection in proxy.downstreams.occupants {
+            connection.exchange?.downstream = nil
+            connection.exchange = nil
+            part(connection.session)
+            connection.session = nil
+        }
+        for connection in proxy.upstreams.occupants {
+            connection.exchange?.upstream = nil
+            connection.exchange = nil
+            part(connection.session)
+            connection.session = nil
+        }
+        proxy.http2.forEachDirty { _ in }
+    }
+
+    private func part(_ session: HTTP2Session?) {
+        guard let session else { return }
+        session.closeAll(code: .cancel)
+        while let stream = session.nextTouched() {
+            session.forget(stream)
+            stream.downstream = nil
+            stream.upstream = nil
+        }
+        session.downstream = nil
+        session.upstream = nil
+    }
+
     /// Takes turns until `condition` holds, for some seconds at most.
     /// - Returns: Whether it does.
     func turns(until condition: () -> Bool) -> Bool {
