@@ -289,6 +289,24 @@ def test_websockets_library_through_extended_connect(stage: Stage) -> None:
         assert websocket.response is not None and websocket.response.status_code == 101
 
 
+def test_connection_that_has_carried_a_tunnel_has_served(stage: Stage) -> None:
+    """When it closes under a GET, that is tried again, as on any connection that was in use before."""
+
+    def tunnel_then_close(connection: Http2BackendConnection) -> None:
+        connection.start({CONNECT_PROTOCOL: 1})
+        connection.send_fields(connection.next_request().stream_id, [(":status", "200")])
+        connection.next_request(count=2)
+        connection.close()
+
+    backend = stage.keep(Http2Backend(tunnel_then_close, serve_http2()))
+    balancer = stage.balancer(backend)
+    client = stage.client(balancer)
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    client.send(message.request("/chat", *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
+    assert client.receive_response().status == 101
+    assert balancer.get("/x").status == 200
+
+
 @pytest.mark.parametrize("scheme", ["h2c://", "https://"])
 def test_real_client_and_real_server(stage: Stage, authority: Authority, certificate: Certificate, scheme: str) -> None:
     """Over https the first goes over HTTP/1.1; once the backend's SETTINGS are known, extended CONNECT is used."""

@@ -12,6 +12,7 @@ extension Proxy {
         }
         // Over HTTP/2 it was 200 (RFC 8441 §5).
         responseArrived(exchange, connection, status: connection.stream == nil ? 101 : 200)
+        connection.carrier?.requestCount += 1
         exchange.response = head
         exchange.phase = .tunnel
         exchange.statusSent = client.stream == nil ? 101 : 200
