@@ -18,6 +18,7 @@ from harness.http2 import (
     Http2Client,
     Http2Script,
     echo_http2,
+    refuse_the_rest,
     serve_http2,
 )
 from harness.picture import picture
@@ -266,14 +267,7 @@ def test_goaway_and_reset(stage: Stage, case: Case) -> None:
 def test_early_answer_that_refuses_the_rest_is_no_failure(stage: Stage) -> None:
     """RFC 9113 §8.1: a whole response, then RST_STREAM with NO_ERROR, while the request's body is on its way."""
 
-    def script(connection: Http2BackendConnection) -> None:
-        connection.start()
-        stream = connection.next_request().stream_id
-        connection.answer(stream, b"no", status=413)
-        connection.reset(stream, 0)
-        connection.wait_for_end()
-
-    backend = stage.keep(Http2Backend(script))
+    backend = stage.keep(Http2Backend(refuse_the_rest))
     collector = stage.collector()
     balancer = stage.balancer(backend, collector=collector)
     client = stage.keep(Http2Client(balancer.port))

@@ -178,17 +178,22 @@ def test_slow_client_stops_the_backend(stage: Stage) -> None:
     assert len(client.answer(stream).body) == counts[0] + 3
 
 
+def hundred_responses(connection: Http2BackendConnection) -> list[int]:
+    """Begins to answer a hundred requests at once, and returns their streams."""
+    connection.start()
+    connection.next_request(count=100)
+    streams = [event.stream_id for event in connection.all(h2.events.RequestReceived)]
+    for stream in streams:
+        connection.send_fields(stream, [(":status", "200")])
+    return streams
+
+
 def test_connection_holds_16_mib_at_most(stage: Stage) -> None:
     counts: list[int] = []
     filled = threading.Event()
 
     def script(connection: Http2BackendConnection) -> None:
-        connection.start()
-        connection.next_request(count=100)
-        streams = [event.stream_id for event in connection.all(h2.events.RequestReceived)]
-        for stream in streams:
-            connection.send_fields(stream, [(":status", "200")])
-        counts.append(fill(connection, streams))
+        counts.append(fill(connection, hundred_responses(connection)))
         filled.set()
         connection.wait_for_end()
 
@@ -206,12 +211,7 @@ def test_new_requests_avoid_a_connection_that_slow_clients_fill(stage: Stage) ->
     filled = threading.Event()
 
     def script(connection: Http2BackendConnection) -> None:
-        connection.start()
-        connection.next_request(count=100)
-        streams = [event.stream_id for event in connection.all(h2.events.RequestReceived)]
-        for stream in streams:
-            connection.send_fields(stream, [(":status", "200")])
-        fill(connection, streams)
+        fill(connection, hundred_responses(connection))
         filled.set()
         connection.wait_for_end()
 

@@ -21,6 +21,7 @@ from harness.http2 import (
     Http2Client,
     Http2Script,
     echo_http2,
+    refuse_the_rest,
     say_path,
     serve_http2,
 )
@@ -162,14 +163,7 @@ def test_response_cut_short_is_cut_for_the_client(stage: Stage) -> None:
 
 
 def test_early_answer_leaves_the_rest_of_the_request(stage: Stage) -> None:
-    def script(connection: Http2BackendConnection) -> None:
-        connection.start()
-        stream = connection.next_request().stream_id
-        connection.answer(stream, b"no", status=413)
-        connection.reset(stream, 0)
-        connection.wait_for_end()
-
-    setting = Setting(stage, script)
+    setting = Setting(stage, refuse_the_rest)
     client = setting.balancer.connect()
     client.send(message.request("/", "Content-Length: 100", method="POST") + b"some")
     answer = client.receive_response()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -20,7 +19,7 @@ from harness.backends import echo, serve
 from harness.balancer import free_port
 from harness.certificates import Authority, Certificate
 from harness.stage import Stage
-from harness.tls import Front, session_of
+from harness.tls import Front, OpenSSLConsole, session_of
 from harness.waiting import wait_until
 
 
@@ -186,33 +185,11 @@ def test_websocket_over_tls(stage: Stage, authority: Authority, certificate: Cer
         server.shutdown()
 
 
-class Typist:
-    """openssl s_client with somebody at its keyboard: a line with a letter alone is a command to it."""
+class Typist(OpenSSLConsole):
+    """openssl s_client."""
 
     def __init__(self, port: int, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-crlf", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.output = b""
-
-    def type(self, text: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(text.encode())
-        self._process.stdin.flush()
-
-    def wait_for(self, text: bytes) -> None:
-        assert self._process.stdout
-        while text not in self.output:
-            piece = os.read(self._process.stdout.fileno(), 65536)
-            assert piece, f"no {text!r} in {self.output!r}"
-            self.output += piece
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        super().__init__("s_client", "-connect", f"127.0.0.1:{port}", "-crlf", *arguments)
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])

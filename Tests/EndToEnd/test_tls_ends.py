@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from harness.backends import BackendConnection
 from harness.balancer import free_port
 from harness.certificates import Authority, Certificate
 from harness.stage import Stage
-from harness.tls import Front
+from harness.tls import Front, OpenSSLConsole
 from harness.waiting import PATIENCE_S, wait_until
 from harness.wire import accepts
 
@@ -124,35 +122,19 @@ def test_body_that_is_cut_is_not_passed_for_whole(
     assert ends in ([b"12345"], []), "the end, or a reset"
 
 
-class Server:
-    """openssl s_server with somebody at its keyboard: a line with a letter alone is a command to it."""
+class Server(OpenSSLConsole):
+    """openssl s_server. What was waited for, and what came before it, is forgotten."""
 
     def __init__(self, directory: Path, certificate: Certificate) -> None:
         self.port = free_port()
-        command = ["openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-tls1_3", "-crlf", "-msg"]
+        command = ["s_server", "-accept", f"127.0.0.1:{self.port}", "-tls1_3", "-crlf", "-msg"]
         command += ["-cert", str(certificate.path), "-key", str(certificate.key), "-alpn", "http/1.1"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        super().__init__(*command)
         wait_until(lambda: accepts(self.port), "s_server to accept")
-        self.output = b""
-
-    def type(self, text: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(text.encode())
-        self._process.stdin.flush()
 
     def wait_for(self, text: bytes) -> None:
-        assert self._process.stdout
-        while text not in self.output:
-            piece = os.read(self._process.stdout.fileno(), 65536)
-            assert piece, f"no {text!r} in {self.output!r}"
-            self.output += piece
+        super().wait_for(text)
         self.output = self.output[self.output.index(text) + len(text) :]
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 def test_key_updates_of_a_backend(stage: Stage, authority: Authority, certificate: Certificate) -> None:

@@ -333,6 +333,15 @@ class Http2Backend(AcceptingBackend[Http2BackendConnection]):
         return [dict(event.headers) for event in found]
 
 
+def refuse_the_rest(connection: Http2BackendConnection) -> None:
+    """Answers a request whose body is on its way, and refuses what is left of it (RFC 9113 §8.1)."""
+    connection.start()
+    stream = connection.next_request().stream_id
+    connection.answer(stream, b"no", status=413)
+    connection.reset(stream, 0)
+    connection.wait_for_end()
+
+
 Http2Responder = Callable[[Http2BackendConnection, int, dict[str, str], bytes], None]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import subprocess
 
 from harness.accepting import tls_context
 from harness.backends import Script, ScriptedBackend
@@ -68,3 +70,29 @@ class Front:
 def session_of(connection: Connection) -> ssl.SSLSocket:
     assert isinstance(connection.sock, ssl.SSLSocket)
     return connection.sock
+
+
+class OpenSSLConsole:
+    """An openssl program with somebody at its keyboard: a line with a letter alone is a command to it."""
+
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(
+            ["openssl", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.output = b""
+
+    def type(self, text: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(text.encode())
+        self._process.stdin.flush()
+
+    def wait_for(self, text: bytes) -> None:
+        assert self._process.stdout
+        while text not in self.output:
+            piece = os.read(self._process.stdout.fileno(), 65536)
+            assert piece, f"no {text!r} in {self.output!r}"
+            self.output += piece
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
