@@ -24,6 +24,9 @@ final class HTTP2Session {
         var errorCode: UInt32
         var debugData: [UInt8]
 
+        /// The server wants its requests over HTTP/1.1.
+        var wantsHTTP1: Bool { errorCode == HTTP2ErrorCode.http11Required.rawValue }
+
         /// What is kept of the debug data.
         static let debugBytesMax = 256
     }

@@ -267,7 +267,7 @@ final class HTTP2Stream: Transport {
         case .refusedStream where wasResetByPeer: return .refusedStream
         case .refusedStream:
             // So libnghttp2 closes what a GOAWAY refuses, and what it did not send any more because of one.
-            return session.goaway?.errorCode == HTTP2ErrorCode.http11Required.rawValue ? .http11Required : .goaway
+            return session.goaway?.wantsHTTP1 == true ? .http11Required : .goaway
         default: return nil
         }
     }

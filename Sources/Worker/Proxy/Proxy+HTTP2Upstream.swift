@@ -170,7 +170,7 @@ extension Proxy {
         let now = stampNs()
         // These bytes are no response.
         connection.input?.consume(connection.input?.readableBytes ?? 0)
-        if goaway.errorCode == HTTP2ErrorCode.http11Required.rawValue { speakHTTP1(to: connection.endpoint) }
+        if goaway.wantsHTTP1 { speakHTTP1(to: connection.endpoint) }
         connection.history?.goawayReceived(goaway, atNs: now)
         closes(connection, .goaway)
         exchange.noteGoaway(GoawayNote(attempt: exchange.attemptCount, streamID: 0, goaway: goaway, atNs: now))
@@ -230,7 +230,7 @@ extension Proxy {
         closes(connection, .goaway)
         if connection.isMaking { return }
         _ = connection.endpoint.http2Pool.retired(connection.slot)
-        if goaway.errorCode == HTTP2ErrorCode.http11Required.rawValue { speakHTTP1(to: connection.endpoint) }
+        if goaway.wantsHTTP1 { speakHTTP1(to: connection.endpoint) }
         for index in 0..<session.streams.count {
             let stream = session.streams[index]
             guard let exchange = stream.upstream?.exchange else { continue }
