@@ -255,19 +255,41 @@ def test_early_hints_are_passed_on(stage: Stage) -> None:
     assert (got.interim, got.body) == ([103], b"ok")
 
 
-def test_early_answer_stops_the_request(stage: Stage) -> None:
-    def refuses(connection: BackendConnection) -> None:
-        connection.receive_request_head()
-        connection.send(message.response(b"no", status="413 Content Too Large"))
-        connection.wait_for_end()
+def refuses(connection: BackendConnection) -> None:
+    connection.receive_request_head()
+    connection.send(message.response(b"no", status="413 Content Too Large"))
+    connection.wait_for_end()
 
-    client, _ = pair(stage, refuses)
+
+def begin_upload(client: Http2Client) -> int:
     stream = client.h2.get_next_available_stream_id()
-    client.send_fields(stream, client.request_fields("/", ("content-length", "100"), method="POST"))
-    client.send_data(stream, b"some")
-    client.wait_for(h2.events.StreamReset, stream)
+    client.send_fields(stream, client.request_fields("/", ("content-length", "2000000"), method="POST"))
+    return stream
+
+
+def test_upload_that_is_answered_early_may_end(stage: Stage) -> None:
+    """What is still to come is taken and thrown away, more than a window of it."""
+    client, _ = pair(stage, refuses, serve(hello))
+    stream = begin_upload(client)
+    client.wait_for(h2.events.StreamEnded, stream)
+    client.send_data(stream, bytes(2_000_000), ends=True)
+    assert client.get().status == 200
     got = client.so_far(stream)
-    assert (got.status, got.body, got.is_complete, got.reset) == (413, b"no", True, NO_ERROR)
+    assert (got.status, got.body, got.is_complete, got.reset) == (413, b"no", True, None)
+
+
+def test_answered_uploads_that_do_not_end_are_reset_when_there_are_many(stage: Stage) -> None:
+    client, _ = pair(stage, refuses)
+    streams = [begin_upload(client) for _ in range(17)]
+    reset = client.wait_for(h2.events.StreamReset)
+    assert (reset.stream_id, reset.error_code) == (streams[0], NO_ERROR)
+
+
+def test_httpx_gets_an_answer_that_comes_early(stage: Stage) -> None:
+    balancer = stage.balancer(stage.backend(refuses))
+    with httpx.Client(http1=False, http2=True) as client:
+        answer = client.put(f"http://127.0.0.1:{balancer.port}/", content=LARGE)
+    assert (answer.status_code, answer.content) == (413, b"no")
 
 
 def test_response_cut_short_is_a_reset(stage: Stage) -> None:

@@ -156,6 +156,7 @@ extension HTTP2Session {
         patience.dataArrived(bytes.count)
         guard let stream, stream.dataReceived(bytes) else {
             _ = unsafe nghttp2_session_consume(raw, streamID, bytes.count)
+            if let stream { discarded(bytes.count, of: stream) }
             return
         }
         waitingBytes += bytes.count
@@ -179,7 +180,9 @@ extension HTTP2Session {
         // libnghttp2 remembers closed streams of a client for a while; their object may be gone by then.
         unsafe nghttp2_session_set_stream_user_data(raw, stream.id, nil)
         if blockStream === stream { blockStream = nil }
-        let isSpoiled = stream.wasResetByPeer || errorCode != 0 && !stream.wasResetHere
+        // Who has the whole answer may leave the rest of the request.
+        let isSpoiled = stream.wasResetByPeer ? !stream.isDiscarding : errorCode != 0 && !stream.wasResetHere
+        if stream.isDiscarding { stopDiscarding(stream) }
         if role == .server { isSpoiled ? patience.streamSpoiled() : patience.streamEnded() }
         stream.closed(errorCode: errorCode)
         stream.news.hasClosed = true

@@ -47,6 +47,8 @@ final class HTTP2Session {
     /// Where `write` writes, while it does.
     private var writing: ByteBuffer?
     private let sending = ObjectList<HTTP2Stream>()
+    /// Streams that were answered early and whose requests still come, the oldest first.
+    var discarding: ContiguousArray<HTTP2Stream> = []
 
     // The header block that comes in.
     let requestBlock: RequestBlock
@@ -286,7 +288,7 @@ final class HTTP2Session {
             if stream.isClosed || stream.noticeDrained() {
                 _ = sending.swapRemove(index)
                 stream.isInSending = false
-                if stream.isWaitingForReset { submitReset(stream, .noError) }
+                if stream.isWaitingForRest { discardRest(of: stream) }
                 stream.news.hasDrained = true
                 touch(stream)
             } else {
@@ -344,6 +346,7 @@ final class HTTP2Session {
         self.loss = loss
         // Nothing of what these hold will leave, and they hold this session.
         sending.removeAll()
+        discarding.removeAll()
         blockStream = nil
         for index in 0..<streams.count {
             let stream = streams[index]
@@ -377,9 +380,8 @@ final class HTTP2Session {
     func ownerLeft(_ stream: HTTP2Stream, isAnswered: Bool) {
         guard isAnswered else { return reset(stream, code: .internalError) }
         guard !stream.hasInboundEnded else { return }
-        // An early answer: the client may stop sending (RFC 9113 §8.1), once it has all of it.
-        if stream.hasSentEnd, !stream.isInSending { return reset(stream, code: .noError) }
-        stream.isWaitingForReset = true
+        if stream.hasSentEnd, !stream.isInSending { return discardRest(of: stream) }
+        stream.isWaitingForRest = true
     }
 
     func reset(_ stream: HTTP2Stream, code: HTTP2ErrorCode) {
@@ -391,7 +393,7 @@ final class HTTP2Session {
         guard !isDead, !stream.isClosed, stream.id != 0, !stream.isResetting else { return }
         stream.isResetting = true
         stream.wasResetHere = !isPeersFault
-        stream.isWaitingForReset = false
+        stream.isWaitingForRest = false
         if !isPeersFault, !stream.hasInboundEnded { patience.expectLate(context.limits.streamWindowBytes) }
         _ = unsafe nghttp2_submit_rst_stream(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, code.rawValue)
         markDirty()

@@ -43,8 +43,12 @@ final class HTTP2Stream: Transport {
     var news = News()
     var isInTouched = false
     var isInSending = false
-    /// The answer came early: the rest of the request is refused once the answer has left.
-    var isWaitingForReset = false
+    /// The answer came early: once it has left, the rest of the request is discarded.
+    var isWaitingForRest = false
+    /// It is being discarded, since when, and how much.
+    var isDiscarding = false
+    var discardStartNs: UInt64 = 0
+    var discardedBytes = 0
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?
 

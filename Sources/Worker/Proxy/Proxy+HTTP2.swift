@@ -173,11 +173,18 @@ extension Proxy {
     private func settleCarrier(_ connection: DownstreamConnection, _ session: HTTP2Session) {
         guard !connection.isClosed, !session.isMarkedDirty else { return }
         if session.isDead || session.isFinished { return endCarrier(connection, isOrderly: true) }
-        let wanted: DownstreamDeadline = session.isInBlock ? .requestHead : isDraining ? .linger : .keepAlive
-        guard session.streams.isEmpty || session.isInBlock else { return downstreamDeadlines.disarm(connection) }
+        guard let wanted = carrierDeadline(session) else { return downstreamDeadlines.disarm(connection) }
         if downstreamDeadlines.armed(connection) != wanted {
-            downstreamDeadlines.arm(connection, wanted, nowNs: nowNs)
+            let startNs = wanted == .discard ? session.discardStartNs : nil
+            downstreamDeadlines.arm(connection, wanted, nowNs: startNs ?? nowNs)
         }
+    }
+
+    /// What a connection is waited for; nil while streams have deadlines of their own.
+    private func carrierDeadline(_ session: HTTP2Session) -> DownstreamDeadline? {
+        if session.isInBlock { return .requestHead }
+        if session.discardStartNs != nil { return .discard }
+        return session.streams.isEmpty ? isDraining ? .linger : .keepAlive : nil
     }
 
     func carrierExpired(_ connection: DownstreamConnection, _ kind: DownstreamDeadline) {
@@ -185,6 +192,7 @@ extension Proxy {
         switch kind {
         case .keepAlive: session.terminate(.noError)
         case .requestHead: session.calm(.unfinishedBlock)
+        case .discard: session.endDiscards()
         default: return endCarrier(connection)
         }
         flushCarrier(connection, session)

@@ -127,7 +127,7 @@ extension Proxy {
         if connection.phase == .carrying { return carrierExpired(connection, kind) }
         switch kind {
         case .requestHead: refuse(connection, .requestTimeout)
-        case .handshake, .keepAlive, .linger: closeDownstream(connection)
+        case .handshake, .keepAlive, .linger, .discard: closeDownstream(connection)
         case .drainPause: pauseIsOver(connection)
         case .clientBody, .clientStall:
             guard let exchange = connection.exchange else { return closeDownstream(connection) }

@@ -21,6 +21,8 @@ final class Proxy {
     enum DownstreamDeadline: UInt8, CaseIterable, Sendable {
         case handshake, requestHead, keepAlive, clientBody, clientStall, halfClose, poolWait, linger, tunnelIdle
         case drainPause
+        /// The rest of requests that were answered early.
+        case discard
     }
 
     /// What may be waited for on a backend's connection.
@@ -155,6 +157,7 @@ final class Proxy {
         limits.streamsMax = configuration.limits.http2StreamsMax
         limits.requestFieldBytesMax = configuration.limits.requestHeadBytesMax
         limits.responseFieldBytesMax = configuration.limits.responseHeadBytesMax
+        limits.discardNs = configuration.timeouts.discardNs
         return limits
     }
 
@@ -188,6 +191,7 @@ final class Proxy {
         case .linger: lingerNs
         case .tunnelIdle: timeouts.tunnelIdleNs
         case .drainPause: min(drainPauseNs, timeouts.drainNs)
+        case .discard: timeouts.discardNs
         }
     }
 

@@ -104,17 +104,6 @@ import Testing
 
     // Ends
 
-    @Test func earlyAnswerRefusesTheRestOfTheRequest() throws {
-        let pair = SessionPair()
-        let stream = pair.request("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\nhello")
-        let server = try Self.arrived(pair)
-        pair.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno", on: server)
-        server.close(isReset: false)
-        pair.exchange()
-        #expect(pair.text(stream).hasSuffix("\r\n\r\nno"))
-        #expect(stream.isClosed && stream.errorCode == HTTP2ErrorCode.noError.rawValue)
-    }
-
     @Test func answerThatBreaksOffIsReset() throws {
         let pair = SessionPair()
         let stream = pair.request(Self.get)

@@ -80,7 +80,7 @@ final class RawServer {
         }
     }
 
-    private func answer(_ stream: HTTP2Stream) {
+    func answer(_ stream: HTTP2Stream) {
         let text = ByteBuffer.holding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         _ = stream.send(from: text, countMax: text.readableBytes)
     }
