@@ -14,12 +14,14 @@ from websockets.sync.server import serve as websocket_serve
 
 from harness import message
 from harness.accepting import tls_context
-from harness.backends import BackendConnection
+from harness.backends import BackendConnection, Script
 from harness.certificates import Authority, Certificate
 from harness.http2 import Http2Client
 from harness.stage import Stage
 from harness.tls import Front
 from harness.waiting import PATIENCE_S, wait_until
+
+NO_ERROR, CANCEL = 0, 8
 
 
 def echo_messages(connection: ServerConnection) -> None:
@@ -83,7 +85,7 @@ def test_messages_over_http2(front: Front, is_secure: bool) -> None:
     goodbye = Frame(Opcode.CLOSE, (1000).to_bytes(2, "big"))
     client.send_data(stream, goodbye.serialize(mask=True))
     answer = client.answer(stream)
-    assert answer.is_complete or answer.reset, "the library ends TLS without close_notify, which is a reset"
+    assert answer.is_complete, "the library ends TLS without close_notify"
     assert answer.body == expected + goodbye.serialize(mask=False)
     client.close()
 
@@ -110,3 +112,45 @@ def test_client_that_leaves_behind_the_end_of_the_backend_ends_the_tunnel(stage:
     assert tree.span.attributes["http.status_code"] == 200, "what the client got"
     assert tree.one("backend_request").attributes["http.status_code"] == 101
     wait_until(lambda: " status=200 " in log.read_text(), "the line of the access log")
+
+
+def tunnel(stage: Stage, play: Script, *flags: str) -> tuple[Http2Client, int]:
+    """A tunnel to a backend that goes on with `play`."""
+
+    def script(connection: BackendConnection) -> None:
+        connection.receive_request_head()
+        fields = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: x")
+        connection.send(message.response_head(*fields, status="101 Switching Protocols"))
+        play(connection)
+
+    client = stage.keep(Http2Client(stage.balancer(stage.backend(script), *flags).port))
+    client.wait_for(h2.events.RemoteSettingsChanged)
+    return client, open_websocket(client)
+
+
+def test_backend_that_resets_the_tunnel_cancels_the_stream(stage: Stage) -> None:
+    """RFC 8441 §5: an end is END_STREAM, RST of the connection is RST_STREAM with CANCEL."""
+
+    def resets(connection: BackendConnection) -> None:
+        assert connection.receive_exactly(1) == b"x"
+        connection.reset()
+
+    client, stream = tunnel(stage, resets)
+    client.send_data(stream, b"x")
+    assert client.answer(stream).reset == CANCEL
+
+
+def test_idle_tunnel_ends_in_order(stage: Stage) -> None:
+    client, stream = tunnel(stage, BackendConnection.wait_for_end, "--tunnel-idle-timeout", "0.2")
+    assert client.answer(stream).is_complete
+    assert client.wait_for(h2.events.StreamReset, stream).error_code == NO_ERROR
+
+
+def test_idle_tunnel_whose_client_takes_nothing_is_cancelled(stage: Stage) -> None:
+    def talks(connection: BackendConnection) -> None:
+        connection.send(bytes(100_000))
+        connection.wait_for_end()
+
+    client, stream = tunnel(stage, talks, "--tunnel-idle-timeout", "0.2")
+    client.holds_window = True
+    assert client.answer(stream).reset == CANCEL

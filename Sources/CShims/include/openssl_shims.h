@@ -63,6 +63,8 @@ static inline int lb_ssl_staple(SSL *ssl, const unsigned char *response, size_t 
     return 0;
 }
 static inline int lb_ssl_set_server_name(SSL *ssl, const char *name) { return (int)SSL_set_tlsext_host_name(ssl, name); }
+// From now on an end of the socket without close_notify is an end like any other.
+static inline void lb_ssl_accept_bare_end(SSL *ssl) { SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF); }
 
 // The name that the client asked for, or NULL.
 static inline const char *lb_ssl_server_name(const SSL *ssl) { return SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name); }

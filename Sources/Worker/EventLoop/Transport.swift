@@ -52,6 +52,9 @@ class Transport {
     /// Says to the peer that no more bytes come. Receiving goes on.
     func finishSending() {}
 
+    /// From now on the socket's end is the end of the peer's bytes, even where the transport has an end of its own.
+    func acceptBareEnd() {}
+
     /// The end of both directions; called once. The descriptor is the connection's.
     /// - Parameter isReset: The peer must not take it for an orderly end.
     func close(isReset: Bool) {}

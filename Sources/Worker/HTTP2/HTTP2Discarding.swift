@@ -8,6 +8,8 @@ extension HTTP2Session {
     func discardRest(of stream: HTTP2Stream) {
         stream.isWaitingForRest = false
         guard !isDead, !stream.isClosed, !stream.isResetting else { return }
+        // What comes through a tunnel is no request that the client would have to finish.
+        if stream.isTunnel { return submitReset(stream, .noError) }
         // Whatever the deadline of the connection was: it is another now.
         markDirty()
         if discarding.count == context.limits.discardingMax { submitReset(discarding.removeFirst(), .noError) }

@@ -378,7 +378,9 @@ final class HTTP2Session {
 
     /// The proxy is done with a stream of a client.
     func ownerLeft(_ stream: HTTP2Stream, isAnswered: Bool) {
-        guard isAnswered else { return reset(stream, code: .internalError) }
+        guard isAnswered, !(stream.isTunnel && stream.hasUnsentBytes) else {
+            return reset(stream, code: stream.isTunnel ? .cancel : .internalError)
+        }
         guard !stream.hasInboundEnded else { return }
         if stream.hasSentEnd, !stream.isInSending { return discardRest(of: stream) }
         stream.isWaitingForRest = true

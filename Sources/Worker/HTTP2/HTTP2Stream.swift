@@ -304,6 +304,9 @@ final class HTTP2Stream: Transport {
     /// It goes both ways, and an end of one of them is not an end of the other.
     var isTunnel: Bool { framing == .tunnel }
 
+    /// Bytes wait for the peer's credit.
+    var hasUnsentBytes: Bool { outbound != nil }
+
     /// The peer's message came to its end.
     private var isComplete: Bool { hasInboundEnded && !isTunnel }
 

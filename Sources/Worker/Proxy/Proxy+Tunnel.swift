@@ -2,6 +2,9 @@ import ShmRing
 
 /// After 101 the two connections are one pipe (RFC 9110 §7.8). An end on one side becomes an end on the
 /// other; the tunnel is over when both have ended, or when nothing has moved for the idle timeout.
+///
+/// What passes says itself whether it is whole (a WebSocket has a closing frame), so over TLS a FIN without
+/// close_notify is an end too. Over HTTP/2 an end is END_STREAM, anything else RST_STREAM with CANCEL (RFC 8441 §5).
 extension Proxy {
     func startTunnel(
         _ exchange: Exchange, _ head: ResponseHead, _ connection: UpstreamConnection, _ input: ByteBuffer
@@ -26,6 +29,8 @@ extension Proxy {
         exchange.requestRelay.restart(.untilClose, writesChunks: false)
         exchange.responseRelay.restart(.untilClose, writesChunks: false)
         upstreamDeadlines.disarm(connection)
+        client.transport?.acceptBareEnd()
+        connection.transport?.acceptBareEnd()
         pumpTunnel(exchange)
     }
 
@@ -64,6 +69,7 @@ extension Proxy {
     /// Ends the tunnel and both connections.
     func finishTunnel(_ exchange: Exchange, error: ErrorType?) {
         exchange.error = error
+        if error == nil, !exchange.finishedClient { exchange.downstream?.finishSending() }
         if error == .upstreamReset {
             closes(exchange.upstream, .reset, error)
         } else {

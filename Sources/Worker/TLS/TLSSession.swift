@@ -307,6 +307,8 @@ final class TLSSession: Transport {
         _ = unsafe SSL_shutdown(ssl)
     }
 
+    override func acceptBareEnd() { unsafe lb_ssl_accept_bare_end(ssl) }
+
     override func close(isReset: Bool) {
         precondition(state != .closed, "a session closed twice")
         if isReset || state != .open {

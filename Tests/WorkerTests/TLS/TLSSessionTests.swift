@@ -139,6 +139,18 @@ import Testing
         #expect(TLSPair.receive(pair.client) == ("last", .failed(Errno(ECONNRESET))))
     }
 
+    @Test func aCutIsAnEndWhereThatIsAccepted() throws {
+        let pair = try openPair()
+        pair.client.acceptBareEnd()
+        _ = pair.server.send(from: .holding("last"), countMax: 4)
+        pair.cutServer()
+        #expect(TLSPair.receive(pair.client) == ("last", .endOfStream))
+        #expect(TLSPair.receive(pair.client).last == .endOfStream, "and stays the end")
+        #expect(pair.client.send(from: .holding("still here"), countMax: 10) == .bytes(10), "the other half is open")
+        pair.client.finishSending()
+        #expect(TLSPair.receive(pair.server) == ("still here", .endOfStream))
+    }
+
     @Test func aResetSaysNoGoodbye() throws {
         let pair = try openPair()
         pair.server.close(isReset: true)
