@@ -146,23 +146,64 @@ static inline int lb_ocsp_check(const unsigned char *bytes, long count, const X5
     return result;
 }
 
+// What seals the tickets of one epoch.
+struct lb_ticket_keys {
+    unsigned char name[16];
+    unsigned char cipher[32];
+    unsigned char mac[32];
+};
+
+// All that must not be read by anybody. It is worked on in place; what is left on the stack is wiped.
+struct lb_ticket_secrets {
+    unsigned char secret[32];
+    struct lb_ticket_keys current;
+    struct lb_ticket_keys previous;
+};
+
+static inline unsigned char *lb_ticket_secret(struct lb_ticket_secrets *all) { return all->secret; }
+static inline struct lb_ticket_keys *lb_ticket_current(struct lb_ticket_secrets *all) { return &all->current; }
+static inline struct lb_ticket_keys *lb_ticket_previous(struct lb_ticket_secrets *all) { return &all->previous; }
+
+// HMAC-SHA256 of one short text with a key of 32 bytes; `out` may be the key.
+static inline int lb_ticket_derive(const unsigned char *key, const char *label, unsigned char *out, size_t out_bytes) {
+    unsigned char whole[32] = {0};
+    unsigned count = sizeof whole;
+    int is_derived = HMAC(EVP_sha256(), key, 32, (const unsigned char *)label, strlen(label), whole, &count) != NULL;
+    memcpy(out, whole, out_bytes);
+    OPENSSL_cleanse(whole, sizeof whole);
+    return is_derived;
+}
+
+static inline int lb_ticket_keys_of(const unsigned char *secret, struct lb_ticket_keys *keys) {
+    return lb_ticket_derive(secret, "name", keys->name, sizeof keys->name)
+        && lb_ticket_derive(secret, "cipher", keys->cipher, sizeof keys->cipher)
+        && lb_ticket_derive(secret, "mac", keys->mac, sizeof keys->mac);
+}
+
+// The secret of the next epoch takes the place of this one's.
+static inline int lb_ticket_next(struct lb_ticket_secrets *all) {
+    return lb_ticket_derive(all->secret, "next", all->secret, sizeof all->secret);
+}
+
+// The secret is that of the epoch before the one that seals.
+static inline int lb_ticket_turn(struct lb_ticket_secrets *all) {
+    unsigned char next[32];
+    int is_derived = lb_ticket_keys_of(all->secret, &all->previous)
+        && lb_ticket_derive(all->secret, "next", next, sizeof next) && lb_ticket_keys_of(next, &all->current);
+    OPENSSL_cleanse(next, sizeof next);
+    return is_derived;
+}
+
 // Prepares the sealing or opening of a session ticket: AES-256-CBC, then HMAC-SHA256 (RFC 5077 §4).
 static inline int lb_ticket_prepare(
-    EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, const unsigned char *cipher_key, const unsigned char *mac_key,
-    const unsigned char *iv, int seals) {
+    EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, const struct lb_ticket_keys *keys, const unsigned char *iv, int seals) {
     OSSL_PARAM parameters[] = {
-        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)mac_key, 32),
+        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)keys->mac, sizeof keys->mac),
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)"sha256", 0),
         OSSL_PARAM_construct_end(),
     };
-    return EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, cipher_key, iv, seals) == 1
+    return EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, keys->cipher, iv, seals) == 1
         && EVP_MAC_CTX_set_params(mac, parameters) == 1;
-}
-
-// HMAC-SHA256 of one short text with a key of 32 bytes.
-static inline int lb_derive(const unsigned char *key, const char *label, size_t label_bytes, unsigned char *out) {
-    unsigned count = 32;
-    return HMAC(EVP_sha256(), key, 32, (const unsigned char *)label, label_bytes, out, &count) != NULL;
 }
 
 static inline int lb_ssl_match_address(SSL *ssl, const char *ip) {

@@ -121,28 +121,15 @@ enum TLSThunks {
             let tickets = server.currentTickets()
             guard seals == 0 else {
                 guard unsafe RAND_bytes(iv, 16) == 1 else { return -1 }
-                for index in 0..<16 { unsafe name[index] = tickets.current.name[index] }
-                return unsafe prepare(tickets.current, iv, cipher, mac, seals: 1) ? 1 : -1
+                unsafe memcpy(name, tickets.current, 16)
+                return unsafe lb_ticket_prepare(cipher, mac, tickets.current, iv, 1) == 1 ? 1 : -1
             }
             let label = unsafe UnsafeRawBufferPointer(start: name, count: 16)
             guard let (keys, isOld) = unsafe tickets.keys(named: label) else { return 0 }
-            guard unsafe prepare(keys, iv, cipher, mac, seals: 0) else { return -1 }
+            guard unsafe lb_ticket_prepare(cipher, mac, keys, iv, 0) == 1 else { return -1 }
             // A ticket of TLS 1.3 is for one use (RFC 8446 §C.4).
             return unsafe isOld || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1
         }
-
-    private static func prepare(
-        _ keys: TicketKeys.Keys, _ iv: UnsafePointer<UInt8>, _ cipher: OpaquePointer?, _ mac: OpaquePointer?,
-        seals: Int32
-    ) -> Bool {
-        unsafe withUnsafeBytes(of: keys.cipher) { cipherKey in
-            unsafe withUnsafeBytes(of: keys.mac) { macKey in
-                unsafe lb_ticket_prepare(
-                    cipher, mac, cipherKey.baseAddress!.assumingMemoryBound(to: UInt8.self),
-                    macKey.baseAddress!.assumingMemoryBound(to: UInt8.self), iv, seals) == 1
-            }
-        }
-    }
 
     /// A backend's session can be resumed from now on. 1: it is ours now.
     static let newSession: @convention(c) (OpaquePointer?, OpaquePointer?) -> Int32 = { ssl, fresh in

@@ -3,14 +3,18 @@ import Testing
 @testable import Worker
 
 @Suite struct TicketKeysTests {
-    private static let secret = InlineArray<32, UInt8>(repeating: 7)
     private static let epoch = TicketKeys.epochSeconds
 
     private func keys(atEpoch epoch: UInt64) -> TicketKeys {
-        TicketKeys(secret: Self.secret, nowSeconds: epoch * Self.epoch)
+        unsafe TicketKeys(nowSeconds: epoch * Self.epoch) {
+            unsafe $0.update(repeating: 7)
+            return true
+        }
     }
 
-    private func name(_ keys: TicketKeys) -> [UInt8] { keys.current.name.indices.map { keys.current.name[$0] } }
+    private func name(_ keys: TicketKeys) -> [UInt8] {
+        unsafe Array(UnsafeRawBufferPointer(start: keys.current, count: 16))
+    }
 
     private func knows(_ keys: TicketKeys, _ name: [UInt8]) -> Bool? {
         unsafe name.withUnsafeBytes { unsafe keys.keys(named: $0)?.isOld }
@@ -69,7 +73,7 @@ import Testing
         let master = keys(atEpoch: 10)
         let early = keys(atEpoch: 10)
         master.advance(nowSeconds: 16 * Self.epoch)
-        let late = TicketKeys(secret: Self.secret, nowSeconds: 0)
+        let late = keys(atEpoch: 0)
         late.adopt(master.exported, nowSeconds: 17 * Self.epoch)
         early.advance(nowSeconds: 17 * Self.epoch)
         #expect(name(late) == name(early))
