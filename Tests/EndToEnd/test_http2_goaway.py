@@ -323,7 +323,7 @@ def test_goaway_with_the_settings(stage: Stage) -> None:
     collector = stage.collector()
     balancer = stage.balancer(backend, collector=collector)
     assert ask(stage, balancer.port, "POST").body == b"hello"
-    assert picture(collector.wait_for_tree()) == lost("goaway", goaway(MOST, "unknown"))
+    assert picture(collector.wait_for_tree()) == lost("goaway", goaway(MOST, "no"))
 
 
 def test_everything_on_the_connection_is_saved(stage: Stage) -> None:

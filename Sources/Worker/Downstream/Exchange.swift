@@ -173,6 +173,11 @@ final class Exchange {
         hasFailures = true
     }
 
+    /// The last stream was opened on a connection that was being left, and never went out.
+    func noteKeptBack() {
+        for index in goaways.indices where goaways[index].attempt == attemptCount { goaways[index].wasKeptBack = true }
+    }
+
     /// More of them are not kept.
     private static let goawaysMax = 8
 

@@ -276,6 +276,9 @@ final class HTTP2Stream: Transport {
         }
     }
 
+    /// A GOAWAY that would have let it be came before it went out.
+    var wasKeptBack: Bool { unprocessed != nil && !wasResetByPeer && id <= session.goaway?.lastStreamID ?? 0 }
+
     /// A RST_STREAM ended it, and not the end of the connection or a GOAWAY. One without an error behind a whole
     /// response is how a server refuses the rest of a request (§8.1), and no news.
     var wasReset: Bool {

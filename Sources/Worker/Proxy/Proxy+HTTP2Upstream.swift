@@ -264,6 +264,7 @@ extension Proxy {
             exchange.attempt.http2.noteReset(code: stream.errorCode, isByPeer: stream.wasResetByPeer, atNs: stampNs())
             if stream.unprocessed == .http11Required { speakHTTP1(to: connection.endpoint) }
         }
+        if news.hasClosed, stream.wasKeptBack { connection.exchange?.noteKeptBack() }
         let readiness = Readiness(
             isReadable: news.isReadable || news.hasClosed, isWritable: news.hasDrained || news.hasClosed,
             peerFinished: false, isBroken: false, hasError: false)

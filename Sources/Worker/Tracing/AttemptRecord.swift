@@ -95,7 +95,9 @@ struct GoawayNote {
     var streamID: Int32
     var goaway: HTTP2Session.Goaway
     var atNs: UInt64
+    /// The request was on its way out, and did not leave because of it.
+    var wasKeptBack = false
 
-    /// The server says that it has not processed the request.
-    var isUnprocessed: Bool { streamID == 0 || streamID > goaway.lastStreamID }
+    /// It is certain that the server has not processed the request.
+    var isUnprocessed: Bool { streamID == 0 || streamID > goaway.lastStreamID || wasKeptBack }
 }
