@@ -177,6 +177,9 @@ class Connection {
         if descriptor >= 0, !finishesWithBacklog { Socket.finishSending(descriptor) }
     }
 
+    /// What says that nothing more comes waits for room in the socket.
+    final var isEndHeldBack: Bool { finishesWithBacklog && descriptor >= 0 && transport?.hasBacklog ?? false }
+
     /// Makes `close` look like a broken connection and not like a clean end.
     final func resetOnClose() {
         endsWithReset = true

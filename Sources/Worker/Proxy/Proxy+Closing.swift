@@ -15,12 +15,25 @@ extension Proxy {
 
     /// The last answer is out: say so with FIN, read on for a moment, then close.
     func startLinger(_ connection: DownstreamConnection) {
-        if connection.sawEnd || connection.stream != nil { return closeDownstream(connection) }
+        if connection.stream != nil || connection.sawEnd && connection.transport == nil {
+            return closeDownstream(connection)
+        }
         connection.finishSending()
+        beginLinger(connection)
+        linger(connection)
+    }
+
+    private func beginLinger(_ connection: DownstreamConnection) {
         connection.phase = .lingering
         connection.lingeredBytes = 0
         downstreamDeadlines.arm(connection, .linger, nowNs: nowNs)
-        linger(connection)
+    }
+
+    /// Closes a connection to which everything was said. Over TLS the last word is close_notify: where the socket is too
+    /// full for it, it is waited for.
+    func closeInOrder(_ connection: DownstreamConnection) {
+        if connection.transport != nil { connection.finishSending() }
+        connection.isEndHeldBack ? beginLinger(connection) : closeDownstream(connection)
     }
 
     /// Throws away what the client still sends, within bounds.
@@ -31,6 +44,7 @@ extension Proxy {
             switch connection.receive(buffers) {
             case .bytes(let count): connection.lingeredBytes += count
             case .wouldBlock: return
+            case .endOfStream where connection.isEndHeldBack: return
             case .endOfStream, .failed: return closeDownstream(connection)
             }
             if connection.lingeredBytes > Self.lingerBytesMax { return closeDownstream(connection) }

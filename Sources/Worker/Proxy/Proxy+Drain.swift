@@ -136,7 +136,7 @@ extension Proxy {
         connection.isReadable = true
         readRequest(connection)
         guard !connection.isClosed, connection.phase == .reading, !connection.hasInput else { return }
-        if !handOver(connection) { closeDownstream(connection) }
+        if !handOver(connection) { closeInOrder(connection) }
     }
 
     // MARK: The end

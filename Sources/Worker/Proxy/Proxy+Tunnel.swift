@@ -75,6 +75,9 @@ extension Proxy {
         } else {
             closes(exchange.upstream, .tunnelEnded)
         }
-        abort(exchange)
+        guard error == nil, let client = exchange.downstream else { return abort(exchange) }
+        dropUpstream(exchange)
+        closeExchange(exchange)
+        closeInOrder(client)
     }
 }

@@ -316,6 +316,7 @@ final class TLSSession: Transport {
             unsafe SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
         } else {
             finishSending()
+            _ = flush()
         }
         state = .closed
         unsafe SSL_free(ssl)
