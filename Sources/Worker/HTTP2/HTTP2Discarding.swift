@@ -28,8 +28,9 @@ extension HTTP2Session {
     }
 
     /// Tells those to stop whose time is over.
-    func endDiscards() {
-        while let oldest = discarding.first, context.nowNs >= oldest.discardStartNs &+ context.limits.discardNs {
+    /// - Parameter nowNs: The time that the deadline was held against, which may be later than the turn's.
+    func endDiscards(nowNs: UInt64) {
+        while let oldest = discarding.first, nowNs >= oldest.discardStartNs &+ context.limits.discardNs {
             submitReset(discarding.removeFirst(), .noError)
         }
     }

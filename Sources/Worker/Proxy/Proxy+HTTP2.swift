@@ -192,7 +192,7 @@ extension Proxy {
         switch kind {
         case .keepAlive: session.terminate(.noError)
         case .requestHead: session.calm(.unfinishedBlock)
-        case .discard: session.endDiscards()
+        case .discard: session.endDiscards(nowNs: nowNs)
         default: return endCarrier(connection)
         }
         flushCarrier(connection, session)

@@ -49,8 +49,7 @@ import Testing
         pair.server.context.nowNs = 1_000_000_000
         let second = try answeredEarly(pair, bodyBytes: 50)
         func expire(atNs: UInt64) {
-            pair.server.context.nowNs = atNs
-            pair.server.endDiscards()
+            pair.server.endDiscards(nowNs: atNs)
             pair.exchange()
         }
         expire(atNs: 1_999_999_999)

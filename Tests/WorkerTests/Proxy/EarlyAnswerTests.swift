@@ -52,6 +52,18 @@ import Testing
         #expect(stage.proxy.downstreamDeadlines.armed(carrier) == .keepAlive)
     }
 
+    /// A turn takes time, and its deadlines are held against the end of it.
+    @Test func timeThatPassesWithinATurnCounts() throws {
+        let stage = stage(discardNs: 60_000_000_000)
+        let client = try answeredClient(stage)
+        let carrier = stage.proxy.downstreams.occupants[0]
+        #expect(stage.turns { stage.proxy.downstreamDeadlines.armed(carrier) == .discard })
+        stage.proxy.nowNs += 61_000_000_000
+        stage.proxy.carrierExpired(carrier, .discard)
+        #expect(carrier.session?.discarding.isEmpty ?? false)
+        #expect(client.hasReceived(Self.reset))
+    }
+
     @Test func drainDoesNotWaitForLong() throws {
         let stage = stage(discardNs: 20_000_000)
         let client = try answeredClient(stage)
