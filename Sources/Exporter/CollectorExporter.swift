@@ -40,7 +40,8 @@ struct CollectorExporter<Format: OTLPFormat & ~Copyable>: ~Copyable {
             CurlTransport.Settings(
                 url: url, userAgent: "load_balancer/\(configuration.resource.scopeVersion)",
                 headerLines: ["Content-Type: \(Format.contentType)"] + headers.map { "\($0.name): \($0.value)" },
-                timeoutNs: configuration.requestTimeoutNs, slotCount: Self.batchesMax))
+                timeoutNs: configuration.requestTimeoutNs, slotCount: Self.batchesMax,
+                tls: configuration.collectorTLS))
         batcher = SpanBatcher(
             consumer: segment.consumer(), resource: configuration.resource, naming: configuration.naming,
             limits: BatchState.Limits(spansMin: configuration.batchSpansMin, delayNs: configuration.batchDelayNs))

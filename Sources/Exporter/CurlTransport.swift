@@ -19,6 +19,7 @@ final class CurlTransport {
         var timeoutNs: UInt64
         /// How many posts at a time.
         var slotCount: Int
+        var tls = ExporterConfiguration.CollectorTLS()
     }
 
     struct Answer: Equatable {
@@ -115,6 +116,12 @@ final class CurlTransport {
         unsafe lb_curl_set_string(exchange.easy, CURLOPT_USERAGENT, settings.userAgent)
         unsafe lb_curl_set_string(exchange.easy, CURLOPT_PROTOCOLS_STR, "http,https")
         unsafe lb_curl_set_headers(exchange.easy, headers)
+        for (option, path) in [
+            (CURLOPT_CAINFO, settings.tls.authorities), (CURLOPT_SSLCERT, settings.tls.certificate),
+            (CURLOPT_SSLKEY, settings.tls.key),
+        ] {
+            if let path { unsafe lb_curl_set_string(exchange.easy, option, path) }
+        }
         for (option, value) in [
             (CURLOPT_POST, 1), (CURLOPT_NOSIGNAL, 1), (CURLOPT_FOLLOWLOCATION, 0), (CURLOPT_TIMEOUT_MS, timeoutMs),
             (CURLOPT_CONNECTTIMEOUT_MS, connectMs), (CURLOPT_UPLOAD_BUFFERSIZE, uploadChunkBytes),

@@ -14,6 +14,8 @@ public struct ExporterConfiguration: Sendable {
     /// How long delivering the rest may take at shutdown, in nanoseconds.
     public var flushTimeoutNs: UInt64 = 5_000_000_000
     public var naming = AttributeNaming.classic
+    /// What an https collector must show, and is shown.
+    public var collectorTLS = CollectorTLS()
 
     public init(destination: Destination, resource: Resource) {
         self.destination = destination
@@ -25,6 +27,19 @@ public struct ExporterConfiguration: Sendable {
         case collector(url: String, encoding: Encoding, headers: [(name: String, value: String)])
         /// Trees for people on standard output.
         case console(isColoured: Bool)
+    }
+
+    /// Paths of PEM files that the exporter reads when it connects; nil is the system's CAs, or nothing to show.
+    public struct CollectorTLS: Sendable, Equatable {
+        public var authorities: String?
+        public var certificate: String?
+        public var key: String?
+
+        public init(authorities: String? = nil, certificate: String? = nil, key: String? = nil) {
+            self.authorities = authorities
+            self.certificate = certificate
+            self.key = key
+        }
     }
 
     public enum Encoding: Sendable {

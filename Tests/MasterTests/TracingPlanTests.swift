@@ -119,4 +119,40 @@ import Testing
         let surroundings = Surroundings(environment: environment, isOutputTerminal: isTerminal)
         #expect(surroundings.wantsColour == isColoured)
     }
+
+    @Test func aCollectorsFilesComeFromTheEnvironment() throws {
+        let folder = TemporaryFolder()
+        folder.write("text", to: "ca.pem")
+        let path = folder.file("ca.pem")
+        let made = try plan(
+            ["--otel-endpoint", "https://c"],
+            ["OTEL_EXPORTER_OTLP_CERTIFICATE": path, "OTEL_EXPORTER_OTLP_CLIENT_KEY": path])
+        #expect(made.exporter?.collectorTLS == ExporterConfiguration.CollectorTLS(authorities: path, key: path))
+        #expect(made.warnings.contains { $0.contains("belong together") })
+    }
+
+    @Test func aCollectorsFilesAreWatched() throws {
+        let folder = TemporaryFolder()
+        folder.write("text", to: "ca.pem")
+        let environment = [
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": folder.file("ca.pem"),
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": folder.file("later.pem"),
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/nowhere/key.pem",
+        ]
+        func watched(_ arguments: [String]) throws -> [String] {
+            let surroundings = Surroundings(environment: environment)
+            let made = try configuration(["-b", "127.0.0.1:1", "--watch-config"] + arguments, surroundings)
+            return made.service.watched.map(\.path)
+        }
+        #expect(
+            try watched(["--otel-endpoint", "https://c"]) == [folder.file("ca.pem"), folder.file("later.pem")],
+            "a folder that is not there would cost the start")
+        #expect(throws: StartFailure.self) { try watched([]) }
+    }
+
+    @Test func aFileThatCannotBeReadIsKeptWithAWarning() throws {
+        let made = try plan(["--otel-endpoint", "https://c"], ["OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"])
+        #expect(made.exporter?.collectorTLS.authorities == "/nowhere")
+        #expect(made.warnings.contains { $0.hasPrefix("OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere cannot be read") })
+    }
 }

@@ -51,7 +51,7 @@ struct Configuration {
         _ options: CommandLineOptions, _ surroundings: Surroundings, fileText: String? = nil, resolve: Resolver
     ) throws(StartFailure) {
         // First: what changes while it is read is noticed afterwards.
-        service = try Self.service(options, fileText: fileText)
+        service = try Self.service(options, surroundings, fileText: fileText)
         let tracing = try TracingPlan(options.tracing, surroundings)
         let tls = try TLSPlan(options)
         tlsListen = tls.listen
@@ -165,10 +165,12 @@ struct Configuration {
     }
 
     private static func service(
-        _ options: CommandLineOptions, fileText: String?
+        _ options: CommandLineOptions, _ surroundings: Surroundings, fileText: String?
     ) throws(StartFailure) -> ServicePolicy {
         guard options.lifecycle.watchConfig else { return ServicePolicy(pidFile: options.lifecycle.pidFile) }
         var watched = TLSPlan.paths(options).map { WatchedFile(path: $0) }
+        // What is wrong with these costs traces, and not the start.
+        watched += TracingPlan.paths(options.tracing, surroundings).map { WatchedFile(path: $0) }.filter(\.hasFolder)
         if let path = options.config, let fileText { watched.append(WatchedFile(path: path, text: fileText)) }
         guard !watched.isEmpty else {
             throw .usage("--watch-config has nothing to watch; add --config FILE, or leave it out")

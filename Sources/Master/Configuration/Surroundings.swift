@@ -14,6 +14,7 @@ struct Surroundings {
     /// The names that are looked up.
     static let variables = [
         "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_KEY",
         "OTEL_SEMCONV_STABILITY_OPT_IN", "NO_COLOR", "TERM",
     ]
 

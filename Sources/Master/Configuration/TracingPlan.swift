@@ -17,8 +17,17 @@ struct TracingPlan {
         exporter.batchSpansMin = options.otelBatchSize
         exporter.batchDelayNs = options.otelBatchDelay
         exporter.requestTimeoutNs = options.otelTimeout
+        exporter.collectorTLS = collectorTLS(surroundings)
         exporter.naming = Self.naming(surroundings.value("OTEL_SEMCONV_STABILITY_OPT_IN"))
         self.exporter = exporter
+    }
+
+    /// Every file that the exporter reads.
+    static func paths(_ options: TracingOptions, _ surroundings: Surroundings) -> [String] {
+        guard options.otelEndpoint != nil else { return [] }
+        return ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"].compactMap {
+            surroundings.value("OTEL_EXPORTER_OTLP_\($0)")
+        }
     }
 
     private mutating func destination(
@@ -41,6 +50,31 @@ struct TracingPlan {
             return []
         }
         return members.map { ($0.key, $0.value) }
+    }
+
+    /// Files by the names that OpenTelemetry gives them (OTLP exporter configuration). One that cannot be read
+    /// is a warning and kept: an exporter that may not read it fails to connect, rather than trust anybody else.
+    private mutating func collectorTLS(_ surroundings: Surroundings) -> ExporterConfiguration.CollectorTLS {
+        let tls = ExporterConfiguration.CollectorTLS(
+            authorities: file("OTEL_EXPORTER_OTLP_CERTIFICATE", surroundings),
+            certificate: file("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", surroundings),
+            key: file("OTEL_EXPORTER_OTLP_CLIENT_KEY", surroundings))
+        if (tls.certificate == nil) != (tls.key == nil) {
+            warnings.append(
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY belong together; only one is set"
+            )
+        }
+        return tls
+    }
+
+    private mutating func file(_ variable: String, _ surroundings: Surroundings) -> String? {
+        guard let path = surroundings.value(variable) else { return nil }
+        do throws(BadValue) {
+            _ = try SmallFile.text(path)
+        } catch {
+            warnings.append("\(variable): \(path) \(error.description)")
+        }
+        return path
     }
 
     /// What the process knows of itself, then the environment, then the service's name by precedence:

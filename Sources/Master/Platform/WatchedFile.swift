@@ -1,3 +1,5 @@
+import Glibc
+
 /// A file whose contents matter, and what they were when somebody read them.
 ///
 /// Unsafe: hands the bytes to a hasher where they are, so that no copy of a private key stays in memory.
@@ -11,6 +13,9 @@ struct WatchedFile: Equatable, Sendable {
         let slash = path.lastIndex(of: "/")
         return slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
     }
+
+    /// Whether there is a folder that can be watched.
+    var hasFolder: Bool { unsafe access(folder, X_OK) == 0 }
 
     /// A file as it is at this moment.
     init(path: String) {

@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from harness import message
-from harness.backends import BackendConnection, ScriptedBackend
+from harness.backends import BackendConnection, Script, ScriptedBackend
 from harness.spans import Span, Tree, from_request, trees
 from harness.waiting import PATIENCE_S
 from harness.wire import Request
@@ -48,21 +48,28 @@ class Post:
 class Collector:
     """Accepts exports on an ephemeral port.
 
-    `behaviours` play on the first posts, one each; after them every post is accepted.
+    `behaviours` play on the first posts, one each; after them every post is accepted. `listen` makes the server.
     """
 
-    def __init__(self, *behaviours: Behaviour, port: int = 0, path: str = "/v1/traces") -> None:
+    def __init__(
+        self,
+        *behaviours: Behaviour,
+        port: int = 0,
+        path: str = "/v1/traces",
+        listen: Callable[[Script, int], ScriptedBackend] = lambda script, port: ScriptedBackend(script, port=port),
+    ) -> None:
         self._path = path
         self._behaviours = list(behaviours)
         self._changed = threading.Condition()
         self.posts: list[Post] = []
-        self._server = ScriptedBackend(self._serve, port=port)
+        self._server = listen(self._serve, port)
         self.port = self._server.port
 
     @property
     def endpoint(self) -> str:
         """What follows `--otel-endpoint`."""
-        return f"http://127.0.0.1:{self.port}"
+        address = self._server.address
+        return address if "://" in address else f"http://{address}"
 
     def close(self) -> None:
         self._server.close()
