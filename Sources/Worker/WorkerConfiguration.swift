@@ -90,6 +90,8 @@ public struct WorkerConfiguration: Sendable {
         public var discardNs: UInt64 = 2_000_000_000
         /// How long a backend may leave the SETTINGS of an HTTP/2 connection without an acknowledgement.
         public var settingsAnswerNs: UInt64 = 10_000_000_000
+        /// How long a backend that has answered HTTP_1_1_REQUIRED is spoken to in HTTP/1.1, before HTTP/2 is tried again.
+        public var http1PauseNs: UInt64 = 300_000_000_000
         public var tunnelIdleNs: UInt64 = 3_600_000_000_000
         public var drainNs: UInt64 = 30_000_000_000
 

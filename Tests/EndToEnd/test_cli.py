@@ -26,6 +26,7 @@ FLAGS = """
     --drain-timeout --span-buffer --otel-batch-size --otel-batch-delay --otel-timeout
     --pin-workers --no-pin-workers --max-attempts --config --print-config
     --upstream-h2-max-connections --upstream-ping-interval --upstream-max-connection-age --retry-buffer
+    --upstream-h2-ping-timeout --upstream-h2-settings-timeout --upstream-h2-pause
     --ready-timeout --max-draining --worker-stall-timeout
     --watch-config --no-watch-config --pid-file --user --group
 """.split()

@@ -319,6 +319,15 @@ struct UpstreamOptions: ParsableArguments {
     @Option("How long an HTTP/2 connection may be silent before it is asked for a sign of life")
     var upstreamPingInterval = WorkerConfiguration.Timeouts().upstreamPingNs
 
+    @Option("How long a backend has for that sign of life")
+    var upstreamH2PingTimeout = WorkerConfiguration.Timeouts().pingAnswerNs
+
+    @Option("How long a backend may leave SETTINGS without an acknowledgement")
+    var upstreamH2SettingsTimeout = WorkerConfiguration.Timeouts().settingsAnswerNs
+
+    @Option("How long a backend that has asked for HTTP/1.1 is spoken to in it")
+    var upstreamH2Pause = WorkerConfiguration.Timeouts().http1PauseNs
+
     @Option(seconds: SecondsText.delayNs, "Age at which an HTTP/2 connection gets no more requests; 0 sets no limit")
     var upstreamMaxConnectionAge = UpstreamOptions.defaults.connectionAgeNs
 

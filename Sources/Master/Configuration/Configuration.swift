@@ -153,6 +153,9 @@ struct Configuration {
         timeouts.upstreamStallNs = options.timeouts.upstreamStallTimeout
         timeouts.upstreamIdleNs = options.upstream.upstreamIdleTimeout
         timeouts.upstreamPingNs = options.upstream.upstreamPingInterval
+        timeouts.pingAnswerNs = options.upstream.upstreamH2PingTimeout
+        timeouts.settingsAnswerNs = options.upstream.upstreamH2SettingsTimeout
+        timeouts.http1PauseNs = options.upstream.upstreamH2Pause
         timeouts.tunnelIdleNs = options.timeouts.tunnelIdleTimeout
         timeouts.drainNs = options.lifecycle.drainTimeout
         return timeouts

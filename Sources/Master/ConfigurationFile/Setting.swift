@@ -133,6 +133,9 @@ extension Setting {
         seconds("upstream.queue_timeout", "--upstream-queue-timeout", \.upstream.upstreamQueueTimeout),
         count("upstream.h2_connections_max", "--upstream-h2-max-connections", \.upstream.upstreamH2MaxConnections),
         seconds("upstream.ping_interval", "--upstream-ping-interval", \.upstream.upstreamPingInterval),
+        seconds("upstream.h2_ping_timeout", "--upstream-h2-ping-timeout", \.upstream.upstreamH2PingTimeout),
+        seconds("upstream.h2_settings_timeout", "--upstream-h2-settings-timeout", \.upstream.upstreamH2SettingsTimeout),
+        seconds("upstream.h2_pause", "--upstream-h2-pause", \.upstream.upstreamH2Pause),
         seconds("upstream.connection_age", "--upstream-max-connection-age", \.upstream.upstreamMaxConnectionAge),
         bytes("upstream.retry_buffer", "--retry-buffer", \.upstream.retryBuffer),
     ]

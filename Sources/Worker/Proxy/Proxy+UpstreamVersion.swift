@@ -40,7 +40,7 @@ extension Proxy {
     /// cleartext, where it names the version that it wants on that very port. What it has taken over HTTP/2 it finishes.
     func speakHTTP1(to endpoint: Endpoint) {
         guard maySpeakHTTP1(to: endpoint) else { return }
-        guard endpoint.http1Required(nowNs: nowNs) else { return }
+        guard endpoint.http1Required(nowNs: nowNs, pauseNs: configuration.timeouts.http1PauseNs) else { return }
         logger.warning("a backend wants HTTP/1.1", metadata: ["backend": "\(endpoint.name)"])
         for slot in endpoint.http2Pool.retireAll() {
             closes(upstreams.occupant(slot), .http1Required)

@@ -60,20 +60,17 @@ final class Endpoint {
         return result
     }
 
-    /// How long a backend that has answered HTTP_1_1_REQUIRED is spoken to in HTTP/1.1, before HTTP/2 is tried again.
-    static let http1PauseNs: UInt64 = 300_000_000_000
-
     /// Whether a request goes over HTTP/2 now.
     func takesHTTP2(nowNs: UInt64) -> Bool { isHTTP2 && !isPaused(nowNs: nowNs) }
 
     /// HTTP/2 rests.
     func isPaused(nowNs: UInt64) -> Bool { nowNs < http1UntilNs }
 
-    /// The backend wants HTTP/1.1 (RFC 9113 §7).
+    /// The backend wants HTTP/1.1 (RFC 9113 §7), and gets it for a while.
     /// - Returns: Whether that is news.
-    func http1Required(nowNs: UInt64) -> Bool {
+    func http1Required(nowNs: UInt64, pauseNs: UInt64) -> Bool {
         let isNews = !isPaused(nowNs: nowNs)
-        http1UntilNs = nowNs + Self.http1PauseNs
+        http1UntilNs = nowNs &+ pauseNs
         return isNews
     }
 

@@ -65,10 +65,10 @@ import Testing
         backend.isHTTP2 = true
         let endpoint = Endpoint(index: 0, backend, health: HealthState(), pool: PoolState())
         #expect(endpoint.takesHTTP2(nowNs: 10))
-        let isNews = endpoint.http1Required(nowNs: 10)
-        let isNewsAgain = endpoint.http1Required(nowNs: 20)
+        let isNews = endpoint.http1Required(nowNs: 10, pauseNs: 1000)
+        let isNewsAgain = endpoint.http1Required(nowNs: 20, pauseNs: 1000)
         #expect(isNews && !isNewsAgain)
-        #expect(!endpoint.takesHTTP2(nowNs: 20 + Endpoint.http1PauseNs - 1))
-        #expect(endpoint.takesHTTP2(nowNs: 20 + Endpoint.http1PauseNs))
+        #expect(!endpoint.takesHTTP2(nowNs: 1019))
+        #expect(endpoint.takesHTTP2(nowNs: 1020))
     }
 }
