@@ -81,6 +81,9 @@ private final class Owner {
     private var streams: [HTTP2Stream] = []
     private var texts: [[UInt8]] = []
     private var isOver: [Bool] = []
+    /// Its object is another stream's, or waits to be.
+    private var isGone: [Bool] = []
+    private let nobody = HTTP2Stream()
     private var written = WrittenFrames()
 
     init(_ role: HTTP2Session.Role) {
@@ -164,6 +167,7 @@ private final class Owner {
     func feed(_ bytes: [UInt8]) {
         session.receive(bytes.span)
         look()
+        reuse()
         require(session.streams.count < 4096, "streams are bounded")
         require(context.heldBytes >= 0, "memory is not given back twice")
         require(context.heldBytes < 8 << 20, "memory is bounded")
@@ -180,7 +184,8 @@ private final class Owner {
     }
 
     private func stream(_ number: UInt8) -> HTTP2Stream? {
-        streams.isEmpty ? nil : streams[Int(number) % streams.count]
+        guard !streams.isEmpty, !isGone[Int(number) % streams.count] else { return nil }
+        return streams[Int(number) % streams.count]
     }
 
     private func open(_ text: String) {
@@ -194,6 +199,7 @@ private final class Owner {
         streams.append(stream)
         texts.append([])
         isOver.append(false)
+        isGone.append(false)
     }
 
     private func send(_ text: String, on number: UInt8) {
@@ -244,6 +250,17 @@ private final class Owner {
         }
     }
 
+    /// What a worker does between two turns.
+    private func reuse() {
+        for index in streams.indices where isOver[index] && !isGone[index] && streams[index].isAbandoned {
+            check(texts[index], streams[index])
+            isGone[index] = true
+            var leaving = nobody
+            swap(&leaving, &streams[index])
+            context.freeStreams.keep(consume leaving)
+        }
+    }
+
     private func flush(bytes: Int) {
         let output = ByteBuffer(capacity: bytes)
         var rounds = 0
@@ -263,7 +280,7 @@ private final class Owner {
         flush(bytes: 1 << 17)
         session.closeAll(code: .cancel)
         look()
-        for index in streams.indices {
+        for index in streams.indices where !isGone[index] {
             receive(UInt8(index), room: 1 << 16)
             require(streams[index].isClosed, "every stream is over at the end")
             close(UInt8(index))

@@ -1,7 +1,7 @@
 import ShmRing
 
-/// A client's connection.
-final class DownstreamConnection: Connection {
+/// A client's connection, or a stream of one, whose object is reused from stream to stream.
+final class DownstreamConnection: Connection, Reusable {
     enum Phase {
         /// TLS is being agreed on.
         case handshaking
@@ -27,7 +27,7 @@ final class DownstreamConnection: Connection {
     /// What backends are told of the certificate that the client has shown; empty where none is asked for.
     var certificateLines: [UInt8] = []
     var exchange: Exchange?
-    let peer: PeerName
+    private(set) var peer: PeerName
     /// Requests begun on this connection.
     var requestCount = 0
     /// When the first byte of the request being read arrived, monotonic ns; 0 when none has.
@@ -38,7 +38,7 @@ final class DownstreamConnection: Connection {
     var session: HTTP2Session?
     var drainStep = DrainStep.none
     /// The stream that this is, where it is one: then it has no socket, and ends with its first request.
-    let stream: HTTP2Stream?
+    private(set) var stream: HTTP2Stream?
 
     /// Whether another process could go on with it: everything about it that matters is in the socket. The keys of a
     /// transport are not.
@@ -56,6 +56,26 @@ final class DownstreamConnection: Connection {
         self.stream = stream
         super.init(descriptor: -1, slot: slot, generation: generation)
         transport = stream
+    }
+
+    /// One that was reset becomes another stream.
+    func begin(_ stream: HTTP2Stream, slot: Int, generation: UInt32, peer: PeerName) {
+        begin(slot: slot, generation: generation)
+        self.peer = peer
+        self.stream = stream
+        transport = stream
+    }
+
+    /// A stream is over. It has no exchange and carries nothing.
+    func reset() {
+        phase = .reading
+        isSecure = false
+        if !certificateLines.isEmpty { certificateLines = [] }
+        requestCount = 0
+        headStartedNs = 0
+        lingeredBytes = 0
+        drainStep = .none
+        stream = nil
     }
 }
 

@@ -9,8 +9,8 @@ import ShmRing
 class Connection {
     /// -1 where the transport needs no socket of its own.
     final let descriptor: Int32
-    final let slot: Int
-    final let generation: UInt32
+    private(set) final var slot: Int
+    private(set) final var generation: UInt32
     /// Bytes from the peer that nobody has used; nil when there are none.
     final var input: ByteBuffer?
     /// Bytes for the peer that the kernel has not taken; nil when there are none.
@@ -34,6 +34,15 @@ class Connection {
         self.descriptor = descriptor
         self.slot = slot
         self.generation = generation
+    }
+
+    /// Makes one that is closed and never had a socket as good as new, in a place of its own.
+    final func begin(slot: Int, generation: UInt32) {
+        precondition(isClosed && descriptor < 0, "connection \(self.slot) is in use")
+        (self.slot, self.generation) = (slot, generation)
+        (isReadable, isWritable, peerFinished, sawEnd, isClosed) = (false, true, false, false, false)
+        (endsWithReset, finishesWithBacklog) = (false, false)
+        deadline = Deadline()
     }
 
     /// Whether bytes wait in `input`.

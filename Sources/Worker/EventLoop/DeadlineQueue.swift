@@ -26,6 +26,17 @@ struct DeadlineQueue: Sendable {
         }
     }
 
+    /// Asks for a wake-up of `slot` no later than `atNs`.
+    /// - Returns: When it will be: one that is there already and comes earlier stays.
+    mutating func wake(_ slot: Int, by atNs: UInt64) -> UInt64 {
+        if slot < places.count, places[slot] >= 0 {
+            let planned = heap[Int(places[slot])].atNs
+            if planned <= atNs { return planned }
+        }
+        wake(slot, atNs: atNs)
+        return atNs
+    }
+
     /// Forgets the wake-up of `slot`, if it has one.
     mutating func forget(_ slot: Int) {
         guard slot < places.count, places[slot] >= 0 else { return }

@@ -130,7 +130,12 @@ final class BodyRelay {
     }
 
     /// True when every byte of the body has been taken from the source.
-    var isRead: Bool { rawBytesLeft == 0 || isLastChunkWritten || (rawBytesLeft < 0 && reader.isFinished) }
+    var isRead: Bool { rawBytesLeft == 0 || isLastChunkWritten || (rawBytesLeft < 0 && hasReaderFinished) }
+
+    /// Not inlined, so that the check of this access is not made where the reader is not asked.
+    private var hasReaderFinished: Bool {
+        @inline(never) get { reader.isFinished }
+    }
 
     /// Moves what can be moved now.
     func pump(from source: Connection, to sink: Connection, _ buffers: BufferPool) -> Outcome {

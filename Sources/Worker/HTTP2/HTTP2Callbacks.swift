@@ -25,9 +25,12 @@ enum HTTP2Callbacks {
     }
 }
 
-private func session(_ context: UnsafeMutableRawPointer?) -> HTTP2Session {
+/// Callbacks borrow the session and its streams, which outlive them: a reference of their own would be counted up and
+/// down again for each field.
+@inline(__always)
+private func withSession<Result>(_ context: UnsafeMutableRawPointer?, _ body: (HTTP2Session) -> Result) -> Result {
     guard let context = unsafe context else { preconditionFailure("libnghttp2 forgot whose session it is") }
-    return unsafe Unmanaged<HTTP2Session>.fromOpaque(context).takeUnretainedValue()
+    return unsafe Unmanaged<HTTP2Session>.fromOpaque(context)._withUnsafeGuaranteedRef { body($0) }
 }
 
 private func stream(_ raw: OpaquePointer?, _ id: Int32) -> HTTP2Stream? {
@@ -39,8 +42,10 @@ private func frameBegins(
     _ raw: OpaquePointer?, _ head: UnsafePointer<nghttp2_frame_hd>?, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
     guard let head = unsafe head, unsafe head.pointee.type == UInt8(NGHTTP2_HEADERS.rawValue) else { return 0 }
-    let session = unsafe session(context)
-    if !session.leftOutIDs.isEmpty { unsafe session.headersBegin(head.pointee.stream_id) }
+    let id = unsafe head.pointee.stream_id
+    unsafe withSession(context) { session in
+        if session.hasLeftOut { session.headersBegin(id) }
+    }
     return 0
 }
 
@@ -52,7 +57,7 @@ private func blockBegan(
     let isRequest = unsafe frame.pointee.headers.cat == NGHTTP2_HCAT_REQUEST
     let known = unsafe stream(raw, id)
     guard isRequest || known != nil else { return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue }
-    unsafe session(context).blockBegan(id, isRequest ? nil : known)
+    unsafe withSession(context) { $0.blockBegan(id, isRequest ? nil : known) }
     return 0
 }
 
@@ -60,9 +65,11 @@ private func blockField(
     _ raw: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ name: UnsafePointer<UInt8>?, _ nameCount: Int,
     _ value: UnsafePointer<UInt8>?, _ valueCount: Int, _ flags: UInt8, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let goesOn = unsafe session(context).blockField(
-        UnsafeBufferPointer(start: name, count: nameCount).span,
-        UnsafeBufferPointer(start: value, count: valueCount).span)
+    let goesOn = unsafe withSession(context) { session in
+        unsafe session.blockField(
+            UnsafeBufferPointer(start: name, count: nameCount).span,
+            UnsafeBufferPointer(start: value, count: valueCount).span)
+    }
     return goesOn ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 
@@ -74,7 +81,8 @@ private func invalidField(
     guard let frame = unsafe frame else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
     unsafe nghttp2_submit_rst_stream(
         raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), frame.pointee.hd.stream_id, HTTP2ErrorCode.protocolError.rawValue)
-    unsafe session(context).blockRefused(frame.pointee.hd.stream_id)
+    let id = unsafe frame.pointee.hd.stream_id
+    unsafe withSession(context) { $0.blockRefused(id) }
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 
@@ -84,13 +92,15 @@ private func invalidFrame(
 ) -> Int32 {
     guard let frame = unsafe frame, unsafe frame.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue) else { return 0 }
     let id = unsafe frame.pointee.hd.stream_id
-    let session = unsafe session(context)
     // One over the limit, which gets no object.
-    if unsafe stream(raw, id) == nil {
-        session.patience.streamSpoiled()
-        session.lastRequestID = max(session.lastRequestID, id)
+    let isUnknown = unsafe stream(raw, id) == nil
+    unsafe withSession(context) { session in
+        if isUnknown {
+            session.patience.streamSpoiled()
+            session.lastRequestID = max(session.lastRequestID, id)
+        }
+        session.blockRefused(id)
     }
-    session.blockRefused(id)
     return 0
 }
 
@@ -98,10 +108,15 @@ private func frameReceived(
     _ raw: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
     guard let frame = unsafe frame else { return 0 }
+    unsafe withSession(context) { unsafe frameReceived($0, raw, frame) }
+    return 0
+}
+
+@inline(__always)
+private func frameReceived(_ session: HTTP2Session, _ raw: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>) {
     let head = unsafe frame.pointee.hd
     let endsStream = head.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
     let isAck = head.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0
-    let session = unsafe session(context)
     switch nghttp2_frame_type(UInt32(head.type)) {
     case NGHTTP2_HEADERS: session.blockEnded(endsStream: endsStream, frameBytes: head.length)
     case NGHTTP2_DATA:
@@ -117,21 +132,22 @@ private func frameReceived(
             debugData: UnsafeBufferPointer(start: goaway.opaque_data, count: goaway.opaque_data_len).span)
     default: break
     }
-    return 0
 }
 
 private func dataReceived(
     _ raw: OpaquePointer?, _ flags: UInt8, _ id: Int32, _ bytes: UnsafePointer<UInt8>?, _ count: Int,
     _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
-    unsafe session(context).dataReceived(stream(raw, id), id, UnsafeBufferPointer(start: bytes, count: count).span)
+    unsafe withSession(context) { session in
+        unsafe session.dataReceived(stream(raw, id), id, UnsafeBufferPointer(start: bytes, count: count).span)
+    }
     return 0
 }
 
 private func streamClosed(
     _ raw: OpaquePointer?, _ id: Int32, _ errorCode: UInt32, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
-    unsafe session(context).streamClosed(stream(raw, id), errorCode: errorCode)
+    unsafe withSession(context) { unsafe $0.streamClosed(stream(raw, id), errorCode: errorCode) }
     return 0
 }
 
@@ -141,15 +157,24 @@ private func readData(
     _ flags: UnsafeMutablePointer<UInt32>?, _ source: UnsafeMutablePointer<nghttp2_data_source>?,
     _ context: UnsafeMutableRawPointer?
 ) -> Int {
-    guard let flags = unsafe flags, let stream = unsafe stream(of: source) else {
+    guard let flags = unsafe flags, let pointer = unsafe source?.pointee.ptr else {
         return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue)
     }
+    return unsafe Unmanaged<HTTP2Stream>.fromOpaque(pointer)._withUnsafeGuaranteedRef { stream in
+        unsafe withSession(context) { unsafe readData($0, stream, room, flags) }
+    }
+}
+
+@inline(__always)
+private func readData(
+    _ session: HTTP2Session, _ stream: HTTP2Stream, _ room: Int, _ flags: UnsafeMutablePointer<UInt32>
+) -> Int {
     guard let next = stream.nextOutbound(room) else { return Int(NGHTTP2_ERR_DEFERRED.rawValue) }
-    unsafe session(context).patience.dataSent(next.bytes)
+    session.patience.dataSent(next.bytes)
     if next.bytes > 0 { unsafe flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue }
     if next.isLast {
         unsafe flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
-        if !stream.trailersToSend.isEmpty, unsafe session(context).submitTrailers(stream) {
+        if !stream.trailersToSend.isEmpty, session.submitTrailers(stream) {
             unsafe flags.pointee |= NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
         }
     }
@@ -161,15 +186,12 @@ private func sendData(
     _ raw: OpaquePointer?, _ frame: UnsafeMutablePointer<nghttp2_frame>?, _ head: UnsafePointer<UInt8>?, _ count: Int,
     _ source: UnsafeMutablePointer<nghttp2_data_source>?, _ context: UnsafeMutableRawPointer?
 ) -> Int32 {
-    guard let head = unsafe head, let stream = unsafe stream(of: source) else {
+    guard let head = unsafe head, let pointer = unsafe source?.pointee.ptr else {
         return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
     }
-    return unsafe session(context).writeData(
-        UnsafeBufferPointer(start: head, count: 9).span, count, of: stream
-    ).rawValue
-}
-
-private func stream(of source: UnsafeMutablePointer<nghttp2_data_source>?) -> HTTP2Stream? {
-    guard let pointer = unsafe source?.pointee.ptr else { return nil }
-    return unsafe Unmanaged<HTTP2Stream>.fromOpaque(pointer).takeUnretainedValue()
+    return unsafe Unmanaged<HTTP2Stream>.fromOpaque(pointer)._withUnsafeGuaranteedRef { stream in
+        unsafe withSession(context) { session in
+            unsafe session.writeData(UnsafeBufferPointer(start: head, count: 9).span, count, of: stream).rawValue
+        }
+    }
 }

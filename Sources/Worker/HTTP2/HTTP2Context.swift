@@ -34,6 +34,8 @@ final class HTTP2Context {
     let responseParser: ResponseParser
     let table = FieldTable()
     let fields = FieldList()
+    /// Streams that wait for their next use.
+    let freeStreams = ReuseList<HTTP2Stream>(countMax: 256)
     /// The time of this turn.
     var nowNs: UInt64 = 0
     /// What streams of all connections hold.

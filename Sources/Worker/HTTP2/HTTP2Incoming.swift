@@ -12,8 +12,7 @@ extension HTTP2Session {
         } else {
             if streamID > lastRequestID + 2 { leaveOut(lastRequestID + 2..<streamID) }
             lastRequestID = streamID
-            let stream = HTTP2Stream(self, id: streamID)
-            adopt(stream)
+            let stream = newStream(id: streamID)
             unsafe nghttp2_session_set_stream_user_data(
                 raw, streamID, Unmanaged.passUnretained(stream).toOpaque())
             blockStream = stream
@@ -31,6 +30,7 @@ extension HTTP2Session {
     private func leaveOut(_ ids: Range<Int32>) {
         if leftOutIDs.count == Self.leftOutIDsMax { leftOutIDs.removeFirst() }
         leftOutIDs.append(ids)
+        hasLeftOut = true
     }
 
     /// HEADERS come. On a stream that was left out they are an error (RFC 9113 §5.1.1), which libnghttp2 cannot tell from

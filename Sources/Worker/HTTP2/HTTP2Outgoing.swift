@@ -81,12 +81,17 @@ extension HTTP2Session {
             let name = bytes.extracting(line.name)
             if dropsAccept, name.matchesIgnoringCase("sec-websocket-accept") { continue }
             if stream.opensTunnel, name.matchesIgnoringCase("sec-websocket-key") {
-                stream.webSocketKey = []
-                for index in line.value { stream.webSocketKey.append(bytes[index]) }
+                stream.webSocketKey = Self.copy(bytes.extracting(line.value))
                 continue
             }
             context.fields.append(name, bytes.extracting(line.value))
         }
+    }
+
+    private static func copy(_ bytes: Span<UInt8>) -> [UInt8] {
+        var copy: [UInt8] = []
+        for index in bytes.indices { copy.append(bytes[index]) }
+        return copy
     }
 
     private func submitRequest(_ bytes: Span<UInt8>, of stream: HTTP2Stream) -> SubmittedHead? {

@@ -77,6 +77,8 @@ final class HTTP2Session {
     /// The last stream that a client has opened, and numbers before it that it left out, the latest of them.
     var lastRequestID: Int32 = -1
     var leftOutIDs: [Range<Int32>] = []
+    /// Whether there are any: cheaper to ask for each block than the array.
+    var hasLeftOut = false
     static let leftOutIDsMax = 8
     /// The peer has been told that it asks too much.
     private var isCalmed = false
@@ -335,9 +337,12 @@ final class HTTP2Session {
         stream.holdsNothing()
     }
 
-    func adopt(_ stream: HTTP2Stream) {
-        stream.place = streams.count
+    /// A stream of this session, in its list.
+    func newStream(id: Int32) -> HTTP2Stream {
+        let stream = context.freeStreams.take() ?? HTTP2Stream()
+        stream.begin(on: self, id: id, place: streams.count)
         streams.append(stream)
+        return stream
     }
 
     /// The connection is gone, and every stream with it.
@@ -358,11 +363,7 @@ final class HTTP2Session {
     }
 
     /// A stream of our own. The request's head decides its number.
-    func openStream() -> HTTP2Stream {
-        let stream = HTTP2Stream(self, id: 0)
-        adopt(stream)
-        return stream
-    }
+    func openStream() -> HTTP2Stream { newStream(id: 0) }
 
     /// Gives the peer credit for bytes that were handed on.
     func consume(_ stream: HTTP2Stream, bytes: Int) {

@@ -9,7 +9,8 @@ import ShmRing
 /// A request comes in as a head, then its body raw or chunked; what the proxy sends is parsed again and becomes
 /// HEADERS, DATA and trailers. The other way round towards a backend. The stream lives until libnghttp2 has closed
 /// it and the proxy has let go of it. It does no I/O: its session moves frames, its owner's events are the proxy's.
-final class HTTP2Stream: Transport {
+/// Objects are reused from stream to stream.
+final class HTTP2Stream: Transport, Reusable {
     /// How DATA goes to the proxy.
     enum InboundFraming {
         /// There is none, or the length is known.
@@ -35,9 +36,10 @@ final class HTTP2Stream: Transport {
     static let outboundBytesMax = BufferPool.Size.large.rawValue
     private static let chunkFramingBytes = 24
 
-    private let session: HTTP2Session
+    /// Nil only while the object waits for its next use.
+    private var home: HTTP2Session?
     /// 0 before a request of ours was submitted.
-    private(set) var id: Int32
+    private(set) var id: Int32 = 0
     /// Where the session keeps it.
     var place = 0
     var news = News()
@@ -106,9 +108,54 @@ final class HTTP2Stream: Transport {
     /// Body bytes that came in and were handed on.
     private(set) var bodyBytesTaken = 0
 
-    init(_ session: HTTP2Session, id: Int32) {
-        self.session = session
+    private var session: HTTP2Session {
+        guard let home else { preconditionFailure("a stream without a session") }
+        return home
+    }
+
+    // MARK: From use to use
+
+    func begin(on session: HTTP2Session, id: Int32, place: Int) {
+        home = session
         self.id = id
+        self.place = place
+    }
+
+    func reset() {
+        if let home { release(home.context.buffers) }
+        home = nil
+        (id, place) = (0, 0)
+        news = News()
+        (isInTouched, isInSending) = (false, false)
+        (isWaitingForRest, isDiscarding, discardStartNs, discardedBytes) = (false, false, 0, 0)
+        (downstream, upstream) = (nil, nil)
+        resetInbound()
+        resetOutbound()
+        (isClosed, isAbandoned, errorCode) = (false, false, 0)
+        (wasResetByPeer, isResetting, wasResetHere) = (false, false, false)
+        (isDrained, receiveAwaitsWritable, sendAwaitsReadable) = (false, false, false)
+    }
+
+    private func release(_ buffers: BufferPool) {
+        inbound.release(buffers)
+        dropOutbound()
+        holdsNothing()
+    }
+
+    private func resetInbound() {
+        (textBytes, framing, lengthExpected) = (0, .raw, nil)
+        (hasInboundEnded, isEndTaken, hasFinalHead) = (false, false, false)
+        (method, isExtendedConnect, opensTunnel, refusal) = (.get, false, false, nil)
+        (headHeldBytes, bodyBytesTaken) = (0, 0)
+        if !trailers.isEmpty { trailers = [] }
+        if !webSocketKey.isEmpty { webSocketKey = [] }
+    }
+
+    private func resetOutbound() {
+        if rawBytesLeft < 0 { startReader(.none) }
+        (rawBytesLeft, isHeadSent) = (0, false)
+        (hasOutboundEnded, hasSentEnd, isDeferred, hasSubmitted) = (false, false, false, false)
+        if !outboundTrailers.isEmpty { outboundTrailers = [] }
     }
 
     private var isServer: Bool { session.role == .server }
@@ -386,11 +433,15 @@ final class HTTP2Stream: Transport {
     private func headSubmitted(_ framing: BodyFraming) {
         isHeadSent = true
         rawBytesLeft = framing.rawBytesMax
-        if rawBytesLeft < 0 { reader = BodyReader(framing) }
+        if rawBytesLeft < 0 { startReader(framing) }
         guard rawBytesLeft == 0 else { return }
         hasOutboundEnded = true
         hasSentEnd = true
     }
+
+    /// Not inlined, so that the check of this access is not made for each piece that is sent.
+    @inline(never)
+    private func startReader(_ framing: BodyFraming) { reader = BodyReader(framing) }
 
     /// - Returns: Bytes of the head; -1 when this proxy has written what it cannot read.
     private func takeHead(_ buffer: ByteBuffer, countMax: Int) -> Int {

@@ -11,6 +11,7 @@ extension Proxy {
         downstreamDeadlines.remove(connection)
         connection.close(buffers)
         downstreams.remove(connection.slot)
+        if connection.stream != nil { streamObjects.closed(connection) }
     }
 
     /// The last answer is out: say so with FIN, read on for a moment, then close.
@@ -91,5 +92,6 @@ extension Proxy {
         upstreamDeadlines.remove(connection)
         connection.close(buffers)
         upstreams.remove(connection.slot)
+        if connection.stream != nil { streamObjects.closed(connection) }
     }
 }

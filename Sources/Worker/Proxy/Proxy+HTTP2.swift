@@ -70,7 +70,10 @@ extension Proxy {
         while let stream = session.nextTouched() {
             let news = stream.news
             stream.news = HTTP2Stream.News()
-            if news.hasClosed { session.forget(stream) }
+            if news.hasClosed {
+                session.forget(stream)
+                streamObjects.forgotten(stream)
+            }
             if let client = stream.downstream {
                 tell(client, stream, news)
             } else if news.hasArrived {
@@ -98,7 +101,7 @@ extension Proxy {
         guard let carrier = session.downstream else { return }
         carrier.requestCount += 1
         let inserted = downstreams.insert { slot, generation in
-            DownstreamConnection(stream, slot: slot, generation: generation, peer: carrier.peer)
+            streamObjects.client(stream, slot: slot, generation: generation, peer: carrier.peer)
         }
         guard let client = inserted else { return session.reset(stream, code: .refusedStream) }
         streamCount += 1

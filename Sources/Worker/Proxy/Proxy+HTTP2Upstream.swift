@@ -46,7 +46,7 @@ extension Proxy {
         let stream = session.openStream()
         stream.opensTunnel = opensTunnel
         let inserted = upstreams.insert { slot, generation in
-            UpstreamConnection(stream, on: carrier, slot: slot, generation: generation)
+            streamObjects.upstream(stream, on: carrier, slot: slot, generation: generation)
         }
         guard let connection = inserted else { preconditionFailure("the upstream table is full") }
         stream.upstream = connection
@@ -247,6 +247,7 @@ extension Proxy {
             stream.news = HTTP2Stream.News()
             if news.hasClosed {
                 session.forget(stream)
+                streamObjects.forgotten(stream)
                 if stream.hasFinalHead, stream.hasInboundEnded { session.upstream?.history?.streamAnswered() }
             }
             guard let connection = stream.upstream else {

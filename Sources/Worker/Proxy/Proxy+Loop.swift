@@ -28,6 +28,7 @@ extension Proxy {
         runDeferred()
         expireDeadlines()
         flushCarriers()
+        streamObjects.turnEnds(http2.freeStreams)
         updateAccepting()
         accessLog?.flush()
     }

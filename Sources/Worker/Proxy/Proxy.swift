@@ -68,6 +68,7 @@ final class Proxy {
     /// How many of them are streams, which count towards no limit of connections.
     var streamCount = 0
     let http2: HTTP2Context
+    let streamObjects = StreamObjects()
     let upstreams: SlotTable<UpstreamConnection>
     let downstreamDeadlines: Deadlines<DownstreamDeadline>
     let upstreamDeadlines: Deadlines<UpstreamDeadline>

@@ -1,9 +1,10 @@
-/// A connection to a backend. Carries one request at a time.
-final class UpstreamConnection: Connection {
-    let endpoint: Endpoint
+/// A connection to a backend, or a stream of one, whose object is reused from stream to stream. Carries one request at
+/// a time.
+final class UpstreamConnection: Connection, Reusable {
+    private(set) var endpoint: Endpoint
     /// Number of the connection within the worker, for `connection.id`.
-    let number: UInt64
-    let address: Int
+    private(set) var number: UInt64
+    private(set) var address: Int
     var exchange: Exchange?
     var isConnecting: Bool
     /// Connected, and TLS is being agreed on.
@@ -13,8 +14,8 @@ final class UpstreamConnection: Connection {
     /// Requests finished on this connection.
     var requestCount = 0
     /// The stream that this is, where it is one, and the connection that it is on.
-    let stream: HTTP2Stream?
-    let carrier: UpstreamConnection?
+    private(set) var stream: HTTP2Stream?
+    private(set) var carrier: UpstreamConnection?
     /// Counted in the pool for HTTP/2, itself or the connection that it is on.
     var isHTTP2: Bool
     /// HTTP/2 was not offered for it.
@@ -62,5 +63,28 @@ final class UpstreamConnection: Connection {
         super.init(descriptor: -1, slot: slot, generation: generation)
         transport = stream
         history = carrier.history
+    }
+
+    /// One that was reset becomes another stream.
+    func begin(_ stream: HTTP2Stream, on carrier: UpstreamConnection, slot: Int, generation: UInt32) {
+        begin(slot: slot, generation: generation)
+        endpoint = carrier.endpoint
+        number = carrier.number
+        address = carrier.address
+        self.stream = stream
+        self.carrier = carrier
+        isHTTP2 = true
+        transport = stream
+        history = carrier.history
+    }
+
+    /// A stream is over; it has neither exchange nor session.
+    func reset() {
+        (isConnecting, isHandshaking, isMaking, isIdle, isHTTP2) = (false, false, false, false, false)
+        (mustBeHTTP1, isLossBlamed, isCongested) = (false, false, false)
+        (requestCount, readyAtNs, idleSinceNs, settingsSeen, pingsSeen) = (0, 0, 0, 0, 0)
+        stream = nil
+        carrier = nil
+        history = nil
     }
 }

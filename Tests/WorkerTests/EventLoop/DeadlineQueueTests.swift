@@ -27,6 +27,18 @@ import Testing
         #expect(queue.nextNs == nil)
     }
 
+    @Test func aWakeUpThatComesEarlierStays() {
+        var queue = DeadlineQueue()
+        #expect(queue.wake(3, by: 40) == 40)
+        #expect(queue.wake(3, by: 50) == 40)
+        #expect(queue.nextNs == 40)
+        #expect(queue.wake(3, by: 30) == 30)
+        #expect(queue.nextNs == 30)
+        #expect(queue.wake(1, by: 60) == 60)
+        queue.forget(3)
+        #expect(queue.nextNs == 60)
+    }
+
     /// Random operations on the queue and on a plain dictionary.
     @Test(arguments: 0..<30 as Range<UInt64>)
     func theQueueDoesWhatADictionaryWouldDo(seed: UInt64) {

@@ -53,6 +53,12 @@ final class SessionPair {
         }
     }
 
+    /// Refers to no stream any more.
+    func letGo() {
+        arrived = []
+        closed = []
+    }
+
     /// Opens a stream by what the proxy would write for a backend.
     func request(_ text: String) -> HTTP2Stream {
         let stream = client.openStream()

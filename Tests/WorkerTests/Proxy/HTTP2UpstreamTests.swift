@@ -46,6 +46,17 @@ import Testing
             })
     }
 
+    /// A stream's objects wait for the next one once the turn in which it ended is over.
+    @Test func objectsOfStreamsAreUsedAgain() throws {
+        let stage = stage()
+        let client = stage.client()
+        var peers: [HTTP2Peer] = []
+        for _ in 0..<3 { #expect(serve(client, stage, &peers)) }
+        stage.settle()
+        #expect(stage.proxy.http2.freeStreams.count == 1)
+        #expect(stage.proxy.streamObjects.freeCount == 1)
+    }
+
     @Test func backendThatDoesNotAcknowledgeSettingsIsLeft() throws {
         let stage = stage { $0.timeouts.settingsAnswerNs = 20_000_000 }
         let client = stage.client()
