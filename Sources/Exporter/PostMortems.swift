@@ -4,8 +4,11 @@ import ShmRing
 /// Tells what dead workers were doing: each request that was in flight becomes a tree in the exporter's own ring, from
 /// where it goes the way of every other tree, delivered at least once.
 ///
-///     death noted ─► entry 0, 1, … ─► tree published, entry forgotten ─► death settled
-///                        └─ no room in the ring: go on here when there is
+///     death noted ─► connections ─► entry 0, 1, … ─► tree published, entry forgotten ─► death settled
+///                                       └─ no room in the ring: go on here when there is
+///
+/// Connections on which such requests were have lost their history with the worker; of each a trace is made that says
+/// no more than that, so that the links of these requests and of those before them lead somewhere.
 ///
 /// What this process had published and not forgotten when it dies, its successor publishes again with the same ids.
 struct PostMortems: ~Copyable {
@@ -19,6 +22,8 @@ struct PostMortems: ~Copyable {
 
     private struct Progress {
         let death: WorkerDeath
+        /// Nil before anybody has looked; those that are not told yet.
+        var connections: [InterruptedConnection]?
         var nextEntry = 0
         var told = 0
     }
@@ -49,6 +54,15 @@ struct PostMortems: ~Copyable {
     private mutating func tell(_ start: Progress) -> Progress? {
         var progress = start
         let count = reader.entryCount(of: progress.death)
+        var connections = progress.connections ?? connections(of: progress.death, entryCount: count)
+        while let connection = connections.last {
+            guard publish(connection, progress.death) else {
+                progress.connections = connections
+                return progress
+            }
+            connections.removeLast()
+        }
+        progress.connections = []
         while progress.nextEntry < count {
             guard producer.hasRoom(bytesMax: InterruptedTree.bytesMax) else { return progress }
             if let request = reader.take(progress.nextEntry, of: progress.death) {
@@ -61,6 +75,29 @@ struct PostMortems: ~Copyable {
         reader.settle(progress.death)
         log(progress)
         return nil
+    }
+
+    /// Each connection that a request was on, from the first that is known of it.
+    private func connections(of death: WorkerDeath, entryCount: Int) -> [InterruptedConnection] {
+        var found: [UInt64: InterruptedConnection] = [:]
+        for index in 0..<entryCount {
+            guard let request = reader.peek(index, of: death), let connection = InterruptedConnection(request) else {
+                continue
+            }
+            let known = found[connection.number]
+            if known.map({ connection.startUnixNs < $0.startUnixNs }) ?? true { found[connection.number] = connection }
+        }
+        return found.values.sorted { $0.number > $1.number }
+    }
+
+    /// - Returns: False when there is no room.
+    private mutating func publish(_ connection: InterruptedConnection, _ death: WorkerDeath) -> Bool {
+        guard producer.hasRoom(bytesMax: InterruptedTree.bytesMax),
+            var tree = producer.reserve(bytesMax: InterruptedTree.bytesMax)
+        else { return false }
+        connection.write(death, generation: generation, to: &tree)
+        producer.publish(tree)
+        return true
     }
 
     private mutating func publish(_ request: InterruptedRequest, _ death: WorkerDeath) {
@@ -85,7 +122,7 @@ enum InterruptedTree {
     /// More than any of these trees takes.
     static let bytesMax = 2048
 
-    private static let errorType: StaticString = "worker_crashed"
+    static let errorType: StaticString = "worker_crashed"
     private static let sentence: StaticString = "the worker died while it served the request"
 
     static func write(
@@ -139,6 +176,9 @@ enum InterruptedTree {
         } else {
             writeError(to: &tree)
         }
+        guard let connection = attempt.connection else { return }
+        let name = ConnectionName(worker: UInt32(truncatingIfNeeded: death.slot), number: connection.number)
+        tree.link(to: connection.target, connection: name)
     }
 
     private static func writeRequest(_ request: InterruptedRequest, _ url: [UInt8], to tree: inout TreeWriter) {

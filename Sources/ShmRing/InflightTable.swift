@@ -76,6 +76,14 @@ public final class InflightTable {
         let left = unsafe min(lb_load_acquire(&header.pointee.used), UInt64(LB_INFLIGHT_ENTRIES))
         for index in 0..<Int(left) { unsafe lb_store_release(&entries[index].word, 0) }
         unsafe lb_store_release(&header.pointee.used, 0)
+        traces(nil)
+    }
+
+    /// Connections have traces with these ids.
+    public func traces(_ connections: ConnectionTraceIDs?) {
+        unsafe header.pointee.connection_high_seed = connections?.highSeed ?? 0
+        unsafe header.pointee.connection_low_seed = connections?.lowSeed ?? 0
+        unsafe header.pointee.connection_span_seed = connections?.spanSeed ?? 0
     }
 
     /// Takes an entry for any number of requests, one after the other.
@@ -138,13 +146,16 @@ public final class InflightTable {
     ///   - spanID: Of this attempt's span, which the backend is told.
     ///   - startNs: When, counted from the request's start.
     ///   - isHTTP2: What the backend is spoken to in.
+    ///   - connection: Its number.
     public func attempt(
-        _ index: Int32, spanID: UInt64, startNs: UInt64, backend: Int, _ host: String, isHTTP2: Bool = false
+        _ index: Int32, spanID: UInt64, startNs: UInt64, backend: Int, _ host: String, isHTTP2: Bool = false,
+        connection: UInt64 = 0
     ) {
         guard let entry = unsafe entry(index) else { return }
         unsafe setBackend(entry, backend, host)
         unsafe entry.pointee.attempt_start_ns = startNs
         unsafe entry.pointee.is_http2 = isHTTP2 ? 1 : 0
+        unsafe entry.pointee.connection = connection
         unsafe entry.pointee.attempt_span_id = spanID
         unsafe lb_store_release(&entry.pointee.word, owner | Phase.awaitingResponse.rawValue)
     }

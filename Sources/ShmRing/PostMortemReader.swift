@@ -40,6 +40,8 @@ public struct InterruptedRequest: Sendable {
         public let response: (status: Int, startNs: UInt64)?
         /// The backend was spoken to in HTTP/2.
         public let isHTTP2: Bool
+        /// The connection that it used and where that one's trace is, nil when it has none.
+        public let connection: (number: UInt64, target: LinkTarget)?
     }
 }
 
@@ -78,15 +80,40 @@ public struct PostMortemReader {
 
     /// The request that an entry holds, nil when it holds none of the dead worker's that is not told already.
     public mutating func take(_ index: Int, of death: WorkerDeath) -> InterruptedRequest? {
-        var copy = lb_inflight_entry()
-        guard unsafe lb_copy_inflight_entry(entry(index, of: death), &copy) != 0, copy.word >> 32 == death.incarnation,
-            copy.word & 0xffff_ffff != UInt64(LB_INFLIGHT_FREE)
-        else { return nil }
-        guard let request = InterruptedRequest(copy, death) else {
+        guard let copy = copy(index, of: death) else { return nil }
+        guard let request = InterruptedRequest(copy, death, connectionIDs(of: death)) else {
             malformedCount += 1
             return nil
         }
         return Self.wasPublished(copy, request, death) ? nil : request
+    }
+
+    /// What `take` will find.
+    public func peek(_ index: Int, of death: WorkerDeath) -> InterruptedRequest? {
+        guard let copy = copy(index, of: death),
+            let request = InterruptedRequest(copy, death, connectionIDs(of: death)),
+            !Self.wasPublished(copy, request, death)
+        else { return nil }
+        return request
+    }
+
+    /// An entry that is in use by the dead worker, nil when it is not.
+    private func copy(_ index: Int, of death: WorkerDeath) -> lb_inflight_entry? {
+        var copy = lb_inflight_entry()
+        guard unsafe lb_copy_inflight_entry(entry(index, of: death), &copy) != 0, copy.word >> 32 == death.incarnation,
+            copy.word & 0xffff_ffff != UInt64(LB_INFLIGHT_FREE)
+        else { return nil }
+        return copy
+    }
+
+    /// Where the traces of the dead worker's connections are.
+    private func connectionIDs(of death: WorkerDeath) -> ConnectionTraceIDs? {
+        let header = unsafe segment.inflightHeader(slot: death.slot, incarnation: death.incarnation)
+        let (high, low, span) = unsafe (
+            header.pointee.connection_high_seed, header.pointee.connection_low_seed,
+            header.pointee.connection_span_seed
+        )
+        return high | low | span == 0 ? nil : ConnectionTraceIDs(highSeed: high, lowSeed: low, spanSeed: span)
     }
 
     /// The request of an entry is told: nobody is to tell it again.
@@ -131,7 +158,7 @@ public struct PostMortemReader {
 
 extension InterruptedRequest {
     /// Nil when the entry cannot be a request.
-    fileprivate init?(_ entry: lb_inflight_entry, _ death: WorkerDeath) {
+    fileprivate init?(_ entry: lb_inflight_entry, _ death: WorkerDeath, _ ids: ConnectionTraceIDs?) {
         guard let phase = InflightTable.Phase(rawValue: entry.word & 0xffff_ffff), entry.span_id != 0,
             entry.trace_id_high | entry.trace_id_low != 0, entry.method_bytes <= LB_INFLIGHT_METHOD_BYTES,
             entry.backend_bytes <= LB_INFLIGHT_BACKEND_BYTES, entry.authority_bytes <= LB_INFLIGHT_AUTHORITY_BYTES,
@@ -150,7 +177,7 @@ extension InterruptedRequest {
         backend =
             entry.backend >= 0
             ? (Int(entry.backend), Self.bytes(of: entry.backend_host, count: Int(entry.backend_bytes))) : nil
-        attempt = Attempt(entry, lifetimeNs: death.unixNs - startUnixNs)
+        attempt = Attempt(entry, lifetimeNs: death.unixNs - startUnixNs, ids)
     }
 
     /// The first bytes of one of C's arrays.
@@ -161,11 +188,12 @@ extension InterruptedRequest {
 
 extension InterruptedRequest.Attempt {
     /// Nil when nothing had gone upstream.
-    fileprivate init?(_ entry: lb_inflight_entry, lifetimeNs: UInt64) {
+    fileprivate init?(_ entry: lb_inflight_entry, lifetimeNs: UInt64, _ ids: ConnectionTraceIDs?) {
         guard entry.attempt_span_id != 0 else { return nil }
         spanID = entry.attempt_span_id
         startNs = min(entry.attempt_start_ns, lifetimeNs)
         isHTTP2 = entry.is_http2 != 0
+        connection = entry.connection == 0 ? nil : ids.map { (entry.connection, $0[entry.connection]) }
         let hasResponse = (100...999).contains(entry.status)
         response = hasResponse ? (Int(entry.status), min(max(entry.response_start_ns, startNs), lifetimeNs)) : nil
     }

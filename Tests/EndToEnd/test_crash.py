@@ -12,6 +12,7 @@ from harness import message
 from harness.backends import BackendConnection, hello, never_answer, serve
 from harness.balancer import Balancer
 from harness.collector import Collector, Gate
+from harness.http2 import Http2Backend, Http2BackendConnection
 from harness.spans import Tree, trees
 from harness.stage import Stage
 from harness.waiting import wait_until
@@ -29,7 +30,8 @@ def in_flight(stage: Stage, balancer: Balancer, data: bytes) -> Connection:
 
 def crashed(collector: Collector) -> list[Tree]:
     """Trees of interrupted requests; whatever was delivered twice counts once."""
-    return [tree for tree in trees(collector.accepted_spans) if tree.span.error_type == "worker_crashed"]
+    found = [tree for tree in trees(collector.accepted_spans) if not tree.is_connection]
+    return [tree for tree in found if tree.span.error_type == "worker_crashed"]
 
 
 def answer_unless_unfinished(connection: BackendConnection) -> None:
@@ -74,6 +76,43 @@ def test_request_in_flight_in_a_worker_that_dies_has_a_tree(stage: Stage, number
     (sent,) = backend.requests[0].all("traceparent")
     assert tree.one("backend_request").span_id == sent.split("-")[2], "the backend's spans have their parent"
     assert tree.one("backend_request").status == "ERROR"
+
+
+def test_connections_of_a_worker_that_dies_have_a_trace(stage: Stage) -> None:
+    """Two requests on one connection: both have a link there, and it says what became of it."""
+
+    def stays_silent(connection: Http2BackendConnection) -> None:
+        connection.start()
+        connection.wait_for_end()
+
+    backend = stage.keep(Http2Backend(stays_silent))
+    collector = stage.collector()
+    balancer = stage.balancer(backend, collector=collector, expects_deaths=True)
+    for target in ("/a", "/b"):
+        in_flight(stage, balancer, message.request(target))
+    wait_until(lambda: len(backend.requests) == 2, "both requests")
+    balancer.wait_for_new_worker(balancer.kill_worker())
+    found = wait_for_crashed(collector, 2)
+    (connection,) = collector.wait_for_connections(1)
+    assert connection.outline() == ["upstream_connection INTERNAL"]
+    span = connection.span
+    assert (span.status, span.error_type) == ("ERROR", "worker_crashed")
+    assert span.attributes["connection.id"] == "w0-1" and span.attributes["connection.close_reason"] == "worker_crashed"
+    assert span.attributes["backend.host"] == backend.name and span.attributes["http.flavor"] == "2"
+    for attempt in (tree.one("backend_request_h2") for tree in found):
+        assert (attempt.link.trace_id, attempt.link.span_id) == (span.trace_id, span.span_id)
+        assert attempt.link.attributes == {"connection.id": "w0-1"}
+        assert span.start_ns <= attempt.start_ns and attempt.end_ns == span.end_ns
+
+
+def test_without_connection_traces_a_crash_has_none(stage: Stage) -> None:
+    backend, collector = stage.backend(never_answer), stage.collector()
+    balancer = stage.balancer(backend, "--no-connection-traces", collector=collector, expects_deaths=True)
+    in_flight(stage, balancer, message.request("/"))
+    backend.wait_for_requests(1)
+    balancer.wait_for_new_worker(balancer.kill_worker())
+    (tree,) = wait_for_crashed(collector)
+    assert tree.one("backend_request").links == [] and collector.connections == []
 
 
 def test_others_are_told_as_ever_and_nobody_twice(stage: Stage) -> None:

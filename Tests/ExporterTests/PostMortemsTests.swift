@@ -66,6 +66,52 @@ import Testing
         #expect(values(attempt)["error.type"] == "worker_crashed")
     }
 
+    @Test func aConnectionThatWentWithTheWorkerIsToldOnce() throws {
+        let table = segment.inflightTable(slot: 1, incarnation: 0)
+        let ids = ConnectionTraceIDs(highSeed: 11, lowSeed: 12, spanSeed: 13)
+        table.traces(ids)
+        for (number, startNs) in [(5 as UInt64, 300 as UInt64), (6, 200)] {
+            table.attempt(
+                begin(table, number), spanID: number, startNs: startNs, backend: 1, "b.test:80", isHTTP2: true,
+                connection: 7)
+        }
+        table.attempt(begin(table, 8), spanID: 8, startNs: 1, backend: 1, "b.test:80", connection: 0)
+        segment.noteDeath(slot: 1, incarnation: 0, signal: 9, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        postMortems.work()
+        var consumer = segment.consumer()
+        let found = trees(&consumer)
+        #expect(
+            found.map { $0.nodes[0].facts.name } == [.upstreamConnection, .proxyRequest, .proxyRequest, .proxyRequest])
+        let connection = try #require(found.first)
+        let target = ids[7]
+        #expect(connection.traceID == (target.traceIDHigh, target.traceIDLow) && connection.parentSpanID == 0)
+        let span = connection.nodes[0]
+        #expect(span.facts.id == target.spanID && span.facts.kind == .internal && span.status == .error)
+        #expect(span.facts.startUnixNs == 1_000_200 && span.facts.endUnixNs == 1_000_900)
+        #expect(
+            values(span) == [
+                "connection.id": "w1-7", "backend.host": "b.test:80", "backend.id": "1", "lb.worker": "1",
+                "lb.generation": "4", "http.flavor": "2", "connection.close_reason": "worker_crashed",
+                "worker.signal": "9", "error.type": "worker_crashed",
+            ])
+        #expect(found[1...].map { $0.nodes[1].links.count } == [1, 1, 0])
+        #expect(found[1].nodes[1].links[0].target == target)
+    }
+
+    @Test func connectionsOfAWorkerBeforeAreNotMistakenForIts() {
+        segment.inflightTable(slot: 0, incarnation: 0).traces(ConnectionTraceIDs(highSeed: 1, lowSeed: 2, spanSeed: 3))
+        // The same memory, some processes later, without traces of connections.
+        let table = segment.inflightTable(slot: 0, incarnation: 4)
+        table.attempt(begin(table, 5), spanID: 5, startNs: 1, backend: 1, "b", connection: 7)
+        segment.noteDeath(slot: 0, incarnation: 4, signal: 9, unixNs: 1_000_900)
+        var postMortems = PostMortems(segment: segment, logger: logger)
+        postMortems.work()
+        var consumer = segment.consumer()
+        let found = trees(&consumer)
+        #expect(found.count == 1 && found.first?.nodes.last?.links.count == 0)
+    }
+
     @Test func anAttemptOverHTTP2IsNamedSo() throws {
         let table = segment.inflightTable(slot: 0, incarnation: 0)
         for (number, isHTTP2) in [(5 as UInt64, true), (6, false)] {

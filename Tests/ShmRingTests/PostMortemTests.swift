@@ -192,7 +192,7 @@ import Testing
         let reader = Reader(segment)
         let death = try #require(reader.nextDeath())
         let request = try #require(reader.tell(death).first)
-        #expect(request.method.count == 32 && request.authority.count == 96 && request.path.count == 224)
+        #expect(request.method.count == 32 && request.authority.count == 96 && request.path.count == 216)
         #expect(request.backend?.host.count == 64)
     }
 

@@ -67,7 +67,7 @@
 #include <string.h>
 
 #define LB_SHM_MAGIC 0x73676e6972706e61ull
-#define LB_SHM_LAYOUT_VERSION 6u
+#define LB_SHM_LAYOUT_VERSION 7u
 #define LB_PAGE_BYTES 4096u
 #define LB_CACHE_LINE_BYTES 64u
 #define LB_RECORD_BYTES_MAX 65536u
@@ -135,7 +135,7 @@ enum {
 #define LB_INFLIGHT_METHOD_BYTES 32u
 #define LB_INFLIGHT_BACKEND_BYTES 64u
 #define LB_INFLIGHT_AUTHORITY_BYTES 96u
-#define LB_INFLIGHT_PATH_BYTES 224u
+#define LB_INFLIGHT_PATH_BYTES 216u
 
 // One request in flight. Stored by the worker; the word is also cleared by the consumer once the worker is dead.
 struct lb_inflight_entry {
@@ -149,6 +149,7 @@ struct lb_inflight_entry {
     uint64_t attempt_start_ns;  // counted from start_unix_ns, as the next one
     uint64_t response_start_ns;
     uint64_t publish_tail;
+    uint64_t connection;  // number within the worker of the one that the attempt uses, 0: it is not traced
     int32_t backend;  // index, -1: none yet
     uint16_t status;  // of the response that began, 0: none yet
     uint16_t path_bytes;
@@ -169,7 +170,11 @@ struct lb_inflight_entry {
 // Of one table. Stored by the worker that owns it.
 struct lb_inflight_header {
     uint64_t used;  // entries that were ever in use; those behind are untouched
-    uint8_t reserved[LB_CACHE_LINE_BYTES - 8];
+    // What the ids of the worker's connection traces are made from, 0: there are none.
+    uint64_t connection_high_seed;
+    uint64_t connection_low_seed;
+    uint64_t connection_span_seed;
+    uint8_t reserved[LB_CACHE_LINE_BYTES - 32];
 };
 
 struct lb_ring_header {
@@ -308,7 +313,7 @@ _Static_assert(sizeof(struct lb_segment_header) == 3 * LB_CACHE_LINE_BYTES, "con
 _Static_assert(offsetof(struct lb_segment_header, consumer_asleep) == LB_CACHE_LINE_BYTES, "flag on its own line");
 _Static_assert(sizeof(struct lb_death_record) == LB_CACHE_LINE_BYTES, "one record a cache line");
 _Static_assert(sizeof(struct lb_inflight_entry) == 512, "fixed by the layout");
-_Static_assert(offsetof(struct lb_inflight_entry, method) == 96, "fixed by the layout");
+_Static_assert(offsetof(struct lb_inflight_entry, method) == 104, "fixed by the layout");
 _Static_assert(sizeof(struct lb_ring_header) == (4 + 2 * LB_DEATHS) * LB_CACHE_LINE_BYTES, "one writer per cache line");
 _Static_assert(offsetof(struct lb_ring_header, deaths) == 256, "deaths on lines of their own");
 _Static_assert(offsetof(struct lb_ring_header, tail) == 64, "tail on its own line");

@@ -1,5 +1,11 @@
 import ShmRing
 
+extension ConnectionTraceIDs {
+    init(_ random: inout IDGenerator) {
+        self.init(highSeed: random.next(), lowSeed: random.next(), spanSeed: random.next())
+    }
+}
+
 /// The traces of connections to backends: one tree for each, written when it ends.
 ///
 ///     upstream_connection      from the first step to the close; SETTINGS, PINGs and GOAWAYs are its events

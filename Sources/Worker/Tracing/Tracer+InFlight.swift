@@ -35,7 +35,8 @@ extension Tracer {
         inflight.attempt(
             exchange.inflightEntry, spanID: exchange.attempt.spanID,
             startNs: exchange.attempt.requestStartNs &- exchange.startedNs, backend: endpoint.index, endpoint.name,
-            isHTTP2: exchange.attempt.http2.isUsed)
+            isHTTP2: exchange.attempt.http2.isUsed,
+            connection: connectionIDs == nil ? 0 : exchange.attempt.connection)
     }
 
     func responseBegan(_ exchange: Exchange, status: Int, _ phase: InflightTable.Phase) {

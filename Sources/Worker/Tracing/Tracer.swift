@@ -27,6 +27,7 @@ final class Tracer {
         self.generation = generation
         var random = random
         connectionIDs = tracesConnections ? ConnectionTraceIDs(&random) : nil
+        inflight?.traces(connectionIDs)
         self.random = random
     }
 
