@@ -47,7 +47,7 @@ final class BodyRelay {
     /// Bytes that the sink's kernel took, its head included.
     private(set) var sinkBytesTaken = 0
     /// What the source gave up, for another attempt; nil when it is not kept, or was too much.
-    private var kept: ByteBuffer?
+    private(set) var kept: ByteBuffer?
     private var keptBytesMax = 0
     /// Changes whenever something moved at either end.
     var progress: Int { sourceBytesUsed &+ sinkBytesTaken }
@@ -116,7 +116,8 @@ final class BodyRelay {
         let count = min(countMax, input.readableBytes)
         guard copy.readableBytes + count <= keptBytesMax else { return forgetKept(buffers) }
         if copy.writableBytes < count {
-            let larger = buffers.take(holding: copy.readableBytes + count)
+            // Twice as large, so that a body that is kept whole is copied about once more and not once with each piece.
+            let larger = buffers.take(holding: max(copy.readableBytes + count, min(2 * copy.capacity, keptBytesMax)))
             larger.append(copy.readable)
             buffers.give(copy)
             kept = larger

@@ -200,6 +200,27 @@ final class RelayStage {
         #expect(sink.receive().count == 40)
     }
 
+    @Test func aBodyThatIsKeptIsNotCopiedWithEveryPiece() {
+        let source = ScriptedPeer()
+        let sink = ScriptedPeer()
+        let pool = BufferPool()
+        let relay = BodyRelay(.untilClose, writesChunks: false)
+        relay.keep(bytesMax: 5_000_000, pool)
+        var capacities: Set<Int> = []
+        var sent = 0
+        while sent + 50_000 <= 5_000_000 {
+            sent += source.send([UInt8](repeating: 1, count: 50_000))
+            source.deliverEvents()
+            _ = relay.pump(from: source.connection, to: sink.connection, pool)
+            _ = sink.receive()
+            sink.deliverEvents()
+            if let kept = relay.kept { capacities.insert(kept.capacity) }
+        }
+        #expect(relay.isSourceKept && relay.sourceBytesUsed > 4_900_000)
+        #expect(capacities.count < 10)
+        #expect(capacities.max() == 5_000_000, "no more room than may ever be used")
+    }
+
     @Test(arguments: [(BodyFraming.untilClose, false), (.untilClose, true), (.chunked, true), (.chunked, false)])
     func aSinkThatDoesNotReadStopsTheSource(framing: BodyFraming, chunks: Bool) {
         let stage = stage(framing, chunks: chunks, roomBytes: 8192)
