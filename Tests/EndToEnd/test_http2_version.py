@@ -19,6 +19,7 @@ from harness.certificates import Authority, Certificate
 from harness.http2 import Http2Backend, Http2BackendConnection, Http2Client, Http2Script, serve_http2
 from harness.servers import Hypercorn
 from harness.stage import Stage
+from harness.waiting import PATIENCE_S
 from harness.wire import Connection, PeerClosed, Request
 
 CONNECT_PROTOCOL = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
@@ -197,6 +198,38 @@ def test_websocket_of_an_http2_client_to_a_tls_backend(
     assert dict(head.headers)[":status"] == "200"
     client.send_data(stream, b"ping")
     assert client.wait_for(h2.events.DataReceived, stream).data == b"ping"
+
+
+def test_connections_of_a_tls_backend_may_differ_in_extended_connect(
+    stage: Stage, authority: Authority, certificate: Certificate
+) -> None:
+    """The first, which has room again, does not take it; what the second one said is known of the backend."""
+    is_known = threading.Event()
+
+    def without(connection: Http2BackendConnection) -> None:
+        connection.start({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+        stream = connection.next_request().stream_id
+        assert is_known.wait(PATIENCE_S)
+        connection.answer(stream, b"first")
+        connection.wait_for_end()
+
+    def with_connect(connection: Http2BackendConnection) -> None:
+        connection.start({CONNECT_PROTOCOL: 1})
+        connection.answer(connection.next_request().stream_id, b"second")
+        connection.wait_for_end()
+
+    backend = stage.keep(TwoTongues(websocket_over_http1, without, with_connect, certificate=certificate))
+    balancer = stage.balancer(backend, "--upstream-ca", str(authority.path))
+    client = stage.keep(Http2Client(balancer.port))
+    first, second = client.request("/a"), client.request("/b")
+    assert client.answer(second).body == b"second"
+    is_known.set()
+    assert client.answer(first).body == b"first"
+    stream = open_websocket(client)
+    assert dict(client.wait_for(h2.events.ResponseReceived, stream).headers)[":status"] == "200"
+    client.send_data(stream, b"ping")
+    assert client.wait_for(h2.events.DataReceived, stream).data == b"ping"
+    assert len(backend.http1_connections) == 1
 
 
 def open_websocket(client: Http2Client) -> int:

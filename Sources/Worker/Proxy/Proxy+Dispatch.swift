@@ -55,7 +55,12 @@ extension Proxy {
     }
 
     func acquireConnection(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
-        if takesStream(exchange, endpoint) { return acquireStream(exchange, endpoint) }
+        takesStream(exchange, endpoint)
+            ? acquireStream(exchange, endpoint) : acquireHTTP1(exchange, endpoint, allowsReuse: allowsReuse)
+    }
+
+    /// A connection that carries one request at a time.
+    func acquireHTTP1(_ exchange: Exchange, _ endpoint: Endpoint, allowsReuse: Bool) {
         guard let client = exchange.downstream else { preconditionFailure("an exchange without a client") }
         let waiter = PoolState.Waiter(slot: client.slot, generation: client.generation)
         let acquired = endpoint.pool.acquire(allowsReuse: allowsReuse, waiter: waiter)

@@ -83,7 +83,8 @@ extension Proxy {
         return table.lines.contains { bytes.extracting($0.name).matchesIgnoringCase("sec-websocket-key") }
     }
 
-    /// The server does not take extended CONNECT. The stream that was counted for it goes to somebody else.
+    /// The connection does not take extended CONNECT. The stream that was counted for it goes to somebody else. Another
+    /// connection to the same backend may have said the opposite, so the pool is not asked again.
     func tunnelRefused(_ exchange: Exchange, _ carrier: UpstreamConnection) {
         let endpoint = carrier.endpoint
         endpoint.http2Pool.streamClosed(on: carrier.slot)
@@ -91,7 +92,8 @@ extension Proxy {
         deferLine(endpoint)
         if endpoint.isSecure, maySpeakHTTP1(to: endpoint) {
             exchange.attempt.http2 = HTTP2Attempt()
-            return acquireConnection(exchange, endpoint, allowsReuse: true)
+            exchange.attempt.mustBeHTTP1 = true
+            return acquireHTTP1(exchange, endpoint, allowsReuse: true)
         }
         let now = stampNs()
         exchange.attempt.http2.isUsed = true
