@@ -41,6 +41,8 @@ final class HTTP2Session {
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?
     var isMarkedDirty = false
+    /// The last time that frames were to be written, the connection did not take all of them.
+    var isBlocked = false
     let streams = ObjectList<HTTP2Stream>()
     private let touched = ObjectList<HTTP2Stream>()
     private var touchedIndex = 0

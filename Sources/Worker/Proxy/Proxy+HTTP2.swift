@@ -36,7 +36,7 @@ extension Proxy {
     func carrierEvent(_ connection: DownstreamConnection, _ readiness: Readiness) {
         guard let session = connection.session else { preconditionFailure("a carrier without a session") }
         if readiness.isBroken { return endCarrier(connection) }
-        if connection.isWritable, connection.hasOutput { session.markDirty() }
+        resumeFrames(connection, session)
         // The socket has room again, so the client reads.
         if readiness.isWritable, downstreamDeadlines.armed(connection) == .clientStall {
             downstreamDeadlines.arm(connection, .clientStall, nowNs: nowNs)
@@ -138,7 +138,19 @@ extension Proxy {
         case failed
     }
 
+    /// The connection takes bytes again. What it holds back itself may have left by now, and more frames still wait in
+    /// the session, so whether there is output says nothing.
+    func resumeFrames(_ connection: Connection, _ session: HTTP2Session) {
+        if session.isBlocked, connection.isWritable { session.markDirty() }
+    }
+
     func writeFrames(_ connection: Connection, _ session: HTTP2Session) -> FlushOutcome {
+        let outcome = writeAll(connection, session)
+        session.isBlocked = outcome == .blocked
+        return outcome
+    }
+
+    private func writeAll(_ connection: Connection, _ session: HTTP2Session) -> FlushOutcome {
         var isDry = false
         while !isDry {
             if connection.output == nil {

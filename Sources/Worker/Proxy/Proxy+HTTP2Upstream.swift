@@ -118,7 +118,7 @@ extension Proxy {
     }
 
     func upstreamCarrierEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
-        if connection.isWritable, connection.hasOutput { connection.session?.markDirty() }
+        if let session = connection.session { resumeFrames(connection, session) }
         readUpstreamCarrier(connection)
     }
 
