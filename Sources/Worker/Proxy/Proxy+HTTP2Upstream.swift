@@ -160,7 +160,8 @@ extension Proxy {
 
     /// Something has come. The server owes no sign of life before it owes an acknowledgement no more.
     private func armSilence(_ connection: UpstreamConnection, _ session: HTTP2Session) {
-        guard !connection.isMaking, session.areSettingsAcknowledged else { return }
+        guard !connection.isMaking, session.areSettingsAcknowledged, upstreamDeadlines.armed(connection) != .leaving
+        else { return }
         upstreamDeadlines.arm(connection, .ping, nowNs: nowNs)
     }
 
@@ -343,14 +344,18 @@ extension Proxy {
             session.terminate(.settingsTimeout)
             _ = writeFrames(connection, session)
             endUpstreamCarrier(connection, .upstreamTimeout)
+        case .leaving: endUpstreamCarrier(connection, .upstreamClosed)
         case .responseHead, .stall, .idle: preconditionFailure("\(kind) belongs to a request")
         }
     }
 
-    /// Ends a connection that nobody needs any more, in order.
+    /// Ends a connection that nobody needs any more, in order. A server that does not read is not waited for long.
     private func leaveConnection(_ connection: UpstreamConnection, _ session: HTTP2Session) {
         _ = connection.endpoint.http2Pool.retired(connection.slot)
         session.terminate(.noError)
+        if upstreamDeadlines.armed(connection) != .leaving {
+            upstreamDeadlines.arm(connection, .leaving, nowNs: nowNs)
+        }
     }
 
     func flushUpstreamCarrier(_ connection: UpstreamConnection, _ session: HTTP2Session) {

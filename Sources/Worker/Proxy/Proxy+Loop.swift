@@ -152,7 +152,8 @@ extension Proxy {
         switch kind {
         case .connect: connectFailed(exchange, .connectTimeout)
         case .responseHead, .stall: attemptFailed(exchange, .upstreamTimeout, connectionEnded: false)
-        case .idle, .ping, .pingAnswer, .settingsAnswer: preconditionFailure("\(kind) runs while a request is served")
+        case .idle, .ping, .pingAnswer, .settingsAnswer, .leaving:
+            preconditionFailure("\(kind) runs while a request is served")
         }
     }
 }

@@ -32,6 +32,8 @@ final class Proxy {
         case ping, pingAnswer
         /// The acknowledgement of our SETTINGS.
         case settingsAnswer
+        /// Room for the GOAWAY on a connection that nobody needs any more.
+        case leaving
     }
 
     /// Work that an event leaves for later in the same turn, so that no call chain grows without bound.
@@ -203,7 +205,7 @@ final class Proxy {
         case .stall: timeouts.upstreamStallNs
         case .idle: timeouts.upstreamIdleNs
         case .ping: min(timeouts.upstreamPingNs, timeouts.upstreamIdleNs)
-        case .pingAnswer: timeouts.pingAnswerNs
+        case .pingAnswer, .leaving: timeouts.pingAnswerNs
         case .settingsAnswer: timeouts.settingsAnswerNs
         }
     }

@@ -101,6 +101,37 @@ import Testing
         #expect(silent.bytes.indices.contains { silent.bytes[$0...].starts(with: ping) })
     }
 
+    /// Its GOAWAY cannot be written, and whatever the server goes on to send does not help.
+    @Test func idleConnectionWhoseServerDoesNotReadIsLeftAllTheSame() throws {
+        let stage = stage {
+            $0.timeouts.upstreamIdleNs = 20_000_000
+            $0.timeouts.pingAnswerNs = 60_000_000_000
+        }
+        let client = stage.client()
+        var peers: [HTTP2Peer] = []
+        #expect(serve(client, stage, &peers))
+        let slot = try #require(carrier(stage))
+        let connection = try #require(stage.proxy.upstreams.occupant(slot))
+        let transport = ScriptedTransport()
+        transport.room = 0
+        connection.transport = transport
+        #expect(stage.turns { connection.session?.isBlocked ?? false })
+        let deadlines = stage.proxy.upstreamDeadlines
+        #expect(deadlines.armed(connection) == .leaving)
+
+        let ping: [UInt8] = [0, 0, 8, 6, 0, 0, 0, 0, 0] + [UInt8](repeating: 0, count: 8)
+        transport.receipts = [.bytes(ping, isDrained: true)]
+        let readable = Readiness(
+            isReadable: true, isWritable: false, peerFinished: false, isBroken: false, hasError: false)
+        connection.noticed(readable)
+        stage.proxy.upstreamEvent(connection, readable)
+        stage.settle()
+        #expect(transport.receipts.isEmpty)
+        #expect(deadlines.armed(connection) == .leaving)
+        stage.proxy.upstreamCarrierExpired(connection, .leaving)
+        #expect(connection.isClosed && carrier(stage) == nil)
+    }
+
     @Test func acknowledgementInTimeIsAllThatIsAskedFor() {
         let stage = stage { $0.timeouts.settingsAnswerNs = 20_000_000 }
         let client = stage.client()
