@@ -29,6 +29,7 @@ final class HTTP2Context {
 
     let limits: Limits
     let buffers: BufferPool
+    let memory = HTTP2Memory()
     /// Reads heads that this proxy wrote: their limits leave room for what it added.
     let requestParser: RequestParser
     let responseParser: ResponseParser

@@ -36,7 +36,20 @@ final class HTTP2Session {
 
     let role: Role
     let context: HTTP2Context
-    let raw: OpaquePointer
+    /// libnghttp2's session. Asking for it wakes it.
+    var raw: OpaquePointer {
+        if isPacked { unpack() }
+        return unsafe made
+    }
+    private let made: OpaquePointer
+    /// What it lies in; nil where that is malloc's.
+    private let memory: OpaquePointer?
+    private(set) var isPacked = false
+    /// Where `HTTP2Memory` has it while it is awake.
+    var awakePlace = 0
+    /// Something has happened since `HTTP2Memory` looked.
+    private var wasActive = true
+    private var longestFrameBytes = 0
     /// The connection that it speaks over, to a client or to a backend; set by the proxy.
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?
@@ -95,17 +108,22 @@ final class HTTP2Session {
         self.context = context
         requestBlock = RequestBlock(context.buffers, bytesMax: context.limits.requestFieldBytesMax)
         responseBlock = ResponseBlock(context.buffers, bytesMax: context.limits.responseFieldBytesMax)
-        unsafe raw = Self.makeSession(role, context.limits)
-        unsafe nghttp2_session_set_user_data(raw, Unmanaged.passUnretained(self).toOpaque())
+        unsafe memory = context.memory.take()
+        unsafe made = Self.makeSession(role, memory)
+        unsafe nghttp2_session_set_user_data(made, Unmanaged.passUnretained(self).toOpaque())
+        if unsafe memory != nil { context.memory.wakes(self, nowNs: context.nowNs) }
         submitSettings()
     }
 
     deinit {
         // Deleting runs no callback.
         unsafe nghttp2_session_del(raw)
+        guard let memory = unsafe memory else { return }
+        context.memory.leaves(self)
+        unsafe lb_session_memory_give(memory)
     }
 
-    private static func makeSession(_ role: Role, _ limits: HTTP2Context.Limits) -> OpaquePointer {
+    private static func makeSession(_ role: Role, _ memory: OpaquePointer?) -> OpaquePointer {
         var callbacks: OpaquePointer?
         var option: OpaquePointer?
         var session: OpaquePointer?
@@ -122,14 +140,40 @@ final class HTTP2Session {
         // Resets are counted here (`HTTP2Patience`), with those that a peer makes us send.
         unsafe nghttp2_option_set_stream_reset_rate_limit(option, 1 << 40, 1 << 40)
         // The context is set once the object exists: no callback runs before.
-        let status =
-            role == .server
-            ? unsafe nghttp2_session_server_new2(&session, callbacks, nil, option)
-            : unsafe nghttp2_session_client_new2(&session, callbacks, nil, option)
+        let make = unsafe role == .server ? nghttp2_session_server_new3 : nghttp2_session_client_new3
+        var status: Int32
+        if let memory = unsafe memory {
+            var functions = unsafe lb_session_memory_functions(memory)
+            status = unsafe make(&session, callbacks, nil, option, &functions)
+            unsafe lb_session_memory_made(memory)
+        } else {
+            status = unsafe make(&session, callbacks, nil, option, nil)
+        }
         unsafe nghttp2_option_del(option)
         unsafe nghttp2_session_callbacks_del(callbacks)
         guard status == 0, let made = unsafe session else { fatalError("no memory for an HTTP/2 session") }
         return unsafe made
+    }
+
+    /// Packs what libnghttp2 has, if nothing has happened since the last call and nothing is about to.
+    /// - Returns: False when it stays as it is.
+    func rests() -> Bool {
+        defer { wasActive = false }
+        guard let memory = unsafe memory, !wasActive, !isMarkedDirty else { return false }
+        let sentLong = longestFrameBytes > lb_session_memory_short_frame_bytes()
+        guard unsafe lb_session_memory_pack(memory, sentLong ? 1 : 0) != 0 else { return false }
+        isPacked = true
+        context.memory.leaves(self)
+        return true
+    }
+
+    @inline(never)
+    private func unpack() {
+        guard let memory = unsafe memory else { return }
+        unsafe lb_session_memory_wake(memory)
+        isPacked = false
+        wasActive = true
+        context.memory.wakes(self, nowNs: context.nowNs)
     }
 
     private func submitSettings() {
@@ -245,6 +289,7 @@ final class HTTP2Session {
                 }
                 return true
             }
+            if count > longestFrameBytes { longestFrameBytes = count }
             unsafe output.append(UnsafeBufferPointer(start: frame, count: count).span)
         }
         return false
@@ -281,6 +326,7 @@ final class HTTP2Session {
     func markDirty() {
         guard !isMarkedDirty else { return }
         isMarkedDirty = true
+        wasActive = true
         context.markDirty(self)
     }
 

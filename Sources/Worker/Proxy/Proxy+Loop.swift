@@ -29,6 +29,7 @@ extension Proxy {
         expireDeadlines()
         flushCarriers()
         streamObjects.turnEnds(http2.freeStreams)
+        http2.memory.settle(nowNs: nowNs)
         updateAccepting()
         accessLog?.flush()
     }
@@ -108,6 +109,7 @@ extension Proxy {
         if !deferred.isEmpty || http2.hasDirty { return 0 }
         var next = min(downstreamDeadlines.nextNs ?? .max, upstreamDeadlines.nextNs ?? .max)
         if isDraining { next = min(next, drainDeadlineNs, nowNs < sweepEndNs ? sweepEndNs : .max) }
+        next = min(next, http2.memory.nextNs)
         if acceptAgainNs > 0 { next = min(next, acceptAgainNs) }
         if status != nil { next = min(next, nowNs + heartbeatNs) }
         guard next != .max else { return -1 }

@@ -1,0 +1,400 @@
+#define _GNU_SOURCE
+#include "include/session_memory.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define IS_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define IS_SANITIZED 1
+#endif
+#endif
+#ifndef IS_SANITIZED
+#define IS_SANITIZED 0
+#endif
+
+// The range of a session:
+//
+//     0      state │ blocks that the session is made of, then small ones
+//     11 K   the frame buffer; its first bytes, which short frames take, share a page with what is before
+//     27 K   small blocks
+//     64 K   the end
+//
+// A block is a header and what the caller gets, which is aligned to 16 bytes. Small blocks that were freed are kept in
+// lists by their size; large ones are freed with the session.
+enum {
+    PAGE_BYTES = 4096,
+    RANGE_BYTES = 64 * 1024,
+    UNIT_BYTES = 16,
+    HEADER_BYTES = 8,
+    SMALL_BYTES_MAX = 512,
+    SMALL_UNITS_MAX = (SMALL_BYTES_MAX + HEADER_BYTES + UNIT_BYTES - 1) / UNIT_BYTES,
+    // The frame buffer is the only block above this.
+    MIDDLE_BYTES_MAX = 8192,
+    FRAME_BUFFER_BYTES_MAX = 16384 + 64,
+    SHORT_FRAME_BYTES = 1024,
+    FRAME_PAGES_START = 3 * PAGE_BYTES,
+    FRAME_START = FRAME_PAGES_START - SHORT_FRAME_BYTES - UNIT_BYTES - HEADER_BYTES,
+    FRAME_END = FRAME_START + HEADER_BYTES + FRAME_BUFFER_BYTES_MAX + HEADER_BYTES,
+    // Pages that hold nothing but frames.
+    FRAME_PAGES_END = FRAME_END / PAGE_BYTES * PAGE_BYTES,
+    RANGES_PER_CHUNK = 32,
+    CHUNK_BYTES = RANGES_PER_CHUNK * RANGE_BYTES,
+    GROUP_WORDS = 64,
+    GROUP_BYTES = GROUP_WORDS * 8,
+};
+
+_Static_assert(FRAME_START % UNIT_BYTES == HEADER_BYTES, "what follows the header of the frame buffer is aligned");
+_Static_assert(FRAME_END % UNIT_BYTES == HEADER_BYTES, "so is what follows the frame buffer");
+
+// At the beginning of the range, and packed with it. All 0 while it is: then the first use of it ends the process.
+typedef struct {
+    // By units: where the first free block is, in units; 0 for none.
+    uint16_t free[SMALL_UNITS_MAX + 1];
+    // Where nothing has been yet.
+    uint32_t next;
+    bool is_made;
+    bool has_frame_buffer;
+} state;
+
+enum { FIRST_BLOCK = (sizeof(state) + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES + HEADER_BYTES };
+
+typedef struct chunk chunk;
+
+struct lb_session_memory {
+    uint8_t *base;
+    chunk *owner;
+    // What is packed, NULL when nothing is.
+    uint64_t *packed;
+};
+
+struct chunk {
+    lb_session_pool *pool;
+    // Of those with a free range.
+    chunk *previous, *following;
+    uint8_t *base;
+    uint32_t free;
+    lb_session_memory memories[RANGES_PER_CHUNK];
+};
+
+struct lb_session_pool {
+    chunk *with_room;
+    size_t chunks;
+};
+
+_Static_assert(RANGES_PER_CHUNK == 32, "one bit of `free` each");
+
+// MARK: Ranges
+
+lb_session_pool *lb_session_pool_new(void) {
+    if (IS_SANITIZED || sysconf(_SC_PAGESIZE) != PAGE_BYTES) return NULL;
+    return calloc(1, sizeof(lb_session_pool));
+}
+
+size_t lb_session_pool_mapped(const lb_session_pool *pool) { return pool->chunks * CHUNK_BYTES; }
+
+static void link_chunk(chunk *one) {
+    lb_session_pool *pool = one->pool;
+    one->previous = NULL;
+    one->following = pool->with_room;
+    if (one->following) one->following->previous = one;
+    pool->with_room = one;
+}
+
+static void unlink_chunk(chunk *one) {
+    if (one->following) one->following->previous = one->previous;
+    if (one->previous) {
+        one->previous->following = one->following;
+    } else {
+        one->pool->with_room = one->following;
+    }
+}
+
+static void free_chunk(chunk *one) {
+    unlink_chunk(one);
+    one->pool->chunks--;
+    munmap(one->base, CHUNK_BYTES);
+    free(one);
+}
+
+static chunk *make_chunk(lb_session_pool *pool) {
+    chunk *one = calloc(1, sizeof *one);
+    if (!one) return NULL;
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    uint8_t *base = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (base == MAP_FAILED) {
+        free(one);
+        return NULL;
+    }
+    // One large page would make all of it resident.
+    madvise(base, CHUNK_BYTES, MADV_NOHUGEPAGE);
+    one->pool = pool;
+    one->base = base;
+    one->free = UINT32_MAX;
+    for (size_t index = 0; index < RANGES_PER_CHUNK; index++) {
+        one->memories[index] = (lb_session_memory){.base = base + index * RANGE_BYTES, .owner = one};
+    }
+    pool->chunks++;
+    link_chunk(one);
+    return one;
+}
+
+void lb_session_pool_free(lb_session_pool *pool) {
+    while (pool->with_room) free_chunk(pool->with_room);
+    free(pool);
+}
+
+lb_session_memory *lb_session_memory_take(lb_session_pool *pool) {
+    chunk *one = pool->with_room ? pool->with_room : make_chunk(pool);
+    if (!one) return NULL;
+    const int index = __builtin_ctz(one->free);
+    one->free &= one->free - 1;
+    if (one->free == 0) unlink_chunk(one);
+    lb_session_memory *memory = &one->memories[index];
+    ((state *)memory->base)->next = FIRST_BLOCK;
+    return memory;
+}
+
+// Makes pages read as 0 again and gives their memory back.
+static void clear_pages(uint8_t *base, size_t start, size_t end) {
+    // Locked memory cannot be given back.
+    if (madvise(base + start, end - start, MADV_DONTNEED) != 0) memset(base + start, 0, end - start);
+}
+
+void lb_session_memory_give(lb_session_memory *memory) {
+    chunk *one = memory->owner;
+    free(memory->packed);
+    memory->packed = NULL;
+    clear_pages(memory->base, 0, RANGE_BYTES);
+    if (one->free == 0) link_chunk(one);
+    one->free |= 1u << (memory - one->memories);
+    const bool is_last = one->previous == NULL && one->following == NULL;
+    if (one->free == UINT32_MAX && !is_last) free_chunk(one);
+}
+
+// MARK: Blocks
+
+static bool is_inside(const lb_session_memory *memory, const void *pointer) {
+    return (uintptr_t)pointer - (uintptr_t)memory->base < RANGE_BYTES;
+}
+
+// The header: how many units the block has with it.
+static uint64_t *header(void *pointer) { return (uint64_t *)((uint8_t *)pointer - HEADER_BYTES); }
+
+static void *block_at(lb_session_memory *memory, size_t start, size_t units) {
+    void *pointer = memory->base + start + HEADER_BYTES;
+    *header(pointer) = units;
+    return pointer;
+}
+
+// A block where none has been, all 0; NULL when it does not fit.
+static void *fresh_block(lb_session_memory *memory, size_t units) {
+    state *now = (state *)memory->base;
+    if (now->next == 0) __builtin_trap();
+    const size_t bytes = units * UNIT_BYTES;
+    if (now->next <= FRAME_START && now->next + bytes > FRAME_START) now->next = FRAME_END;
+    if (now->next + bytes > RANGE_BYTES) return NULL;
+    void *pointer = block_at(memory, now->next, units);
+    now->next += (uint32_t)bytes;
+    return pointer;
+}
+
+static void *frame_buffer(lb_session_memory *memory) {
+    state *now = (state *)memory->base;
+    if (now->has_frame_buffer || now->next > FRAME_START) return NULL;
+    now->has_frame_buffer = true;
+    return block_at(memory, FRAME_START, (FRAME_END - FRAME_START) / UNIT_BYTES);
+}
+
+// Blocks beyond the small ones are what sessions are made of; later there is no room for them.
+static void *large_block(lb_session_memory *memory, size_t size) {
+    const state *now = (const state *)memory->base;
+    if (now->is_made || size > FRAME_BUFFER_BYTES_MAX) return NULL;
+    if (size > MIDDLE_BYTES_MAX) return frame_buffer(memory);
+    return fresh_block(memory, (size + HEADER_BYTES + UNIT_BYTES - 1) / UNIT_BYTES);
+}
+
+// A small block that was freed, NULL when there is none.
+static void *used_block(lb_session_memory *memory, size_t units) {
+    state *now = (state *)memory->base;
+    const size_t first = now->free[units];
+    if (first == 0) return NULL;
+    void *pointer = memory->base + first * UNIT_BYTES;
+    memcpy(&now->free[units], pointer, sizeof now->free[units]);
+    return pointer;
+}
+
+static size_t small_units(size_t size) { return (size + HEADER_BYTES + UNIT_BYTES - 1) / UNIT_BYTES; }
+
+static void *take(size_t size, void *context) {
+    lb_session_memory *memory = context;
+    void *pointer;
+    if (size <= SMALL_BYTES_MAX) {
+        pointer = used_block(memory, small_units(size));
+        if (!pointer) pointer = fresh_block(memory, small_units(size));
+    } else {
+        pointer = large_block(memory, size);
+    }
+    return pointer ? pointer : malloc(size);
+}
+
+static void *take_zeroed(size_t count, size_t size, void *context) {
+    lb_session_memory *memory = context;
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes)) return NULL;
+    void *pointer;
+    if (bytes <= SMALL_BYTES_MAX) {
+        pointer = used_block(memory, small_units(bytes));
+        if (pointer) return memset(pointer, 0, bytes);
+        pointer = fresh_block(memory, small_units(bytes));
+    } else {
+        pointer = large_block(memory, bytes);
+    }
+    return pointer ? pointer : calloc(count, size);
+}
+
+static void give(void *pointer, void *context) {
+    lb_session_memory *memory = context;
+    if (!is_inside(memory, pointer)) return free(pointer);
+    const size_t units = *header(pointer);
+    if (units == 0) __builtin_trap();
+    if (units > SMALL_UNITS_MAX) return;
+    state *now = (state *)memory->base;
+    memcpy(pointer, &now->free[units], sizeof now->free[units]);
+    now->free[units] = (uint16_t)(((uint8_t *)pointer - memory->base) / UNIT_BYTES);
+}
+
+static void *resize(void *pointer, size_t size, void *context) {
+    lb_session_memory *memory = context;
+    if (!pointer) return take(size, context);
+    if (!is_inside(memory, pointer)) return realloc(pointer, size);
+    const size_t room = *header(pointer) * UNIT_BYTES - HEADER_BYTES;
+    if (size <= room) return pointer;
+    void *larger = take(size, context);
+    if (!larger) return NULL;
+    memcpy(larger, pointer, room);
+    give(pointer, context);
+    return larger;
+}
+
+nghttp2_mem lb_session_memory_functions(lb_session_memory *memory) {
+    return (nghttp2_mem){memory, take, give, take_zeroed, resize};
+}
+
+void lb_session_memory_made(lb_session_memory *memory) { ((state *)memory->base)->is_made = true; }
+
+// MARK: Packing
+
+// What is packed: for each group of words that are not all 0, its place in the range, a bit for each word that is not
+// 0, and those words. A place beyond the range ends it.
+enum { GROUPS = RANGE_BYTES / GROUP_BYTES };
+
+size_t lb_session_memory_short_frame_bytes(void) { return SHORT_FRAME_BYTES; }
+
+size_t lb_session_memory_packed_bytes(const lb_session_memory *memory) {
+    if (!memory->packed) return 0;
+    const uint64_t *at = memory->packed;
+    while (*at < GROUPS) at += 2 + __builtin_popcountll(at[1]);
+    return (size_t)(at + 1 - memory->packed) * sizeof *at;
+}
+
+// Free blocks hold nothing but the way to the next one.
+static void clear_free_blocks(lb_session_memory *memory) {
+    const state *now = (const state *)memory->base;
+    for (size_t units = 1; units <= SMALL_UNITS_MAX; units++) {
+        uint16_t place = now->free[units];
+        while (place != 0) {
+            uint8_t *pointer = memory->base + (size_t)place * UNIT_BYTES;
+            memcpy(&place, pointer, sizeof place);
+            memset(pointer + sizeof place, 0, units * UNIT_BYTES - HEADER_BYTES - sizeof place);
+        }
+    }
+}
+
+static uint64_t word_at(const uint8_t *base, size_t offset) {
+    uint64_t word;
+    memcpy(&word, base + offset, sizeof word);
+    return word;
+}
+
+static uint64_t words_in_use(const uint8_t *group) {
+    uint64_t bits = 0;
+    for (size_t index = 0; index < GROUP_WORDS; index++) {
+        bits |= (uint64_t)(word_at(group, index * 8) != 0) << index;
+    }
+    return bits;
+}
+
+// The pages that are packed, as bits: those that are surely without content, or whose content is not worth it, are not.
+static uint32_t pages_to_pack(const lb_session_memory *memory, bool sent_long_frames) {
+    const uint32_t next = ((const state *)memory->base)->next;
+    const uint32_t end = next > FRAME_END ? next : sent_long_frames ? FRAME_END : FRAME_PAGES_START;
+    const uint32_t used = (1u << ((end + PAGE_BYTES - 1) / PAGE_BYTES)) - 1;
+    const uint32_t frames = (1u << (FRAME_PAGES_END / PAGE_BYTES)) - (1u << (FRAME_PAGES_START / PAGE_BYTES));
+    return sent_long_frames ? used : used & ~frames;
+}
+
+_Static_assert(RANGE_BYTES / PAGE_BYTES < 32, "one bit for each page, and one more");
+
+enum { GROUPS_PER_PAGE = PAGE_BYTES / GROUP_BYTES };
+
+static bool has_page(uint32_t pages, size_t group) { return pages >> group / GROUPS_PER_PAGE & 1; }
+
+// Words that the packed content will take.
+static size_t measure(const lb_session_memory *memory, uint32_t pages) {
+    size_t words = 1;
+    for (size_t group = 0; group < GROUPS; group++) {
+        if (!has_page(pages, group)) continue;
+        const uint64_t bits = words_in_use(memory->base + group * GROUP_BYTES);
+        if (bits) words += 2 + (size_t)__builtin_popcountll(bits);
+    }
+    return words;
+}
+
+static void copy_out(const lb_session_memory *memory, uint32_t pages, uint64_t *to) {
+    for (size_t group = 0; group < GROUPS; group++) {
+        if (!has_page(pages, group)) continue;
+        const uint8_t *from = memory->base + group * GROUP_BYTES;
+        const uint64_t bits = words_in_use(from);
+        if (!bits) continue;
+        *to++ = group;
+        *to++ = bits;
+        for (uint64_t rest = bits; rest; rest &= rest - 1) *to++ = word_at(from, (size_t)__builtin_ctzll(rest) * 8);
+    }
+    *to = GROUPS;
+}
+
+int lb_session_memory_pack(lb_session_memory *memory, int sent_long_frames) {
+    if (memory->packed) return 0;
+    clear_free_blocks(memory);
+    const uint32_t pages = pages_to_pack(memory, sent_long_frames != 0);
+    uint64_t *packed = malloc(measure(memory, pages) * sizeof *packed);
+    if (!packed) return 0;
+    copy_out(memory, pages, packed);
+    memory->packed = packed;
+    for (uint32_t rest = pages; rest;) {
+        const size_t first = (size_t)__builtin_ctz(rest);
+        const size_t count = (size_t)__builtin_ctz(~(rest >> first));
+        clear_pages(memory->base, first * PAGE_BYTES, (first + count) * PAGE_BYTES);
+        rest &= ~(((1u << count) - 1) << first);
+    }
+    return 1;
+}
+
+void lb_session_memory_wake(lb_session_memory *memory) {
+    if (!memory->packed) return;
+    const uint64_t *from = memory->packed;
+    while (*from < GROUPS) {
+        uint8_t *to = memory->base + *from++ * GROUP_BYTES;
+        for (uint64_t rest = *from++; rest; rest &= rest - 1) {
+            memcpy(to + (size_t)__builtin_ctzll(rest) * 8, from++, sizeof *from);
+        }
+    }
+    free(memory->packed);
+    memory->packed = NULL;
+}

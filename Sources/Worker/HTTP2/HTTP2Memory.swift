@@ -1,0 +1,65 @@
+import CShims
+
+/// The memory of a worker's HTTP/2 sessions, and which of them are awake.
+///
+/// A session to which nothing happens for a while is packed (`session_memory.h`) and costs a tenth of what it does
+/// awake. It wakes when somebody reaches for libnghttp2's session, which nobody can do but by `HTTP2Session.raw`.
+///
+///     awake ─ a whole period without anything ─► packed
+///       ▲                                          │
+///       └───────────────── raw ────────────────────┘
+///
+/// Unsafe inside: knows the sessions without owning them; each takes itself out before it is gone.
+@safe
+final class HTTP2Memory {
+    /// How often those that are awake are looked at. Who asks once a second or more often is never packed.
+    static let periodNs: UInt64 = 1_000_000_000
+
+    private let pool: OpaquePointer?
+    private var awake: ContiguousArray<Unmanaged<HTTP2Session>> = unsafe []
+    /// When to call `settle`.
+    private(set) var nextNs = UInt64.max
+
+    init() {
+        unsafe pool = lb_session_pool_new()
+    }
+
+    deinit {
+        if let pool = unsafe pool { unsafe lb_session_pool_free(pool) }
+    }
+
+    /// Sessions that are awake.
+    var awakeCount: Int { unsafe awake.count }
+
+    /// What libnghttp2 makes a session in; nil where that is malloc's business.
+    func take() -> OpaquePointer? {
+        guard let pool = unsafe pool else { return nil }
+        return unsafe lb_session_memory_take(pool)
+    }
+
+    /// A session is awake from now on.
+    func wakes(_ session: HTTP2Session, nowNs: UInt64) {
+        session.awakePlace = unsafe awake.count
+        unsafe awake.append(.passUnretained(session))
+        if nextNs == .max { nextNs = nowNs &+ Self.periodNs }
+    }
+
+    /// It is packed, or gone.
+    func leaves(_ session: HTTP2Session) {
+        let last = unsafe awake.removeLast().takeUnretainedValue()
+        guard last !== session else { return }
+        unsafe awake[session.awakePlace] = .passUnretained(last)
+        last.awakePlace = session.awakePlace
+    }
+
+    /// Packs those to which nothing has happened since the last time.
+    func settle(nowNs: UInt64) {
+        guard nowNs >= nextNs else { return }
+        var index = 0
+        while unsafe index < awake.count {
+            let session = unsafe awake[index].takeUnretainedValue()
+            if !session.rests() { index += 1 }
+        }
+        nextNs = unsafe awake.isEmpty ? .max : nowNs &+ Self.periodNs
+    }
+}
