@@ -58,6 +58,10 @@ func configuration(_ arguments: [String], _ surroundings: Surroundings = Surroun
             ("--upstream-stall-timeout", \.timeouts.upstreamStallNs),
             ("--upstream-idle-timeout", \.timeouts.upstreamIdleNs), ("--tunnel-idle-timeout", \.timeouts.tunnelIdleNs),
             ("--drain-timeout", \.timeouts.drainNs), ("--upstream-queue-timeout", \.pool.waitNs),
+            ("--upstream-ping-interval", \.timeouts.upstreamPingNs),
+            ("--upstream-h2-ping-timeout", \.timeouts.pingAnswerNs),
+            ("--upstream-h2-settings-timeout", \.timeouts.settingsAnswerNs),
+            ("--upstream-h2-pause", \.timeouts.http1PauseNs),
         ] as [(String, KeyPath<WorkerConfiguration, UInt64> & Sendable)])
     func timeoutsReachTheWorker(flag: String, path: KeyPath<WorkerConfiguration, UInt64> & Sendable) throws {
         #expect(try configuration(backend + [flag, "0.125"]).worker[keyPath: path] == 125_000_000)
