@@ -77,6 +77,9 @@ final class BodyRelay {
         sinkBytesTaken = 0
     }
 
+    /// The sink has taken the head that goes before the body.
+    func headPassed(_ bytes: Int) { sinkBytesTaken += bytes }
+
     /// Keeps what passes from now on, up to a limit, so that it can be given back.
     func keep(bytesMax: Int, _ buffers: BufferPool) {
         guard bytesMax > 0, sourceBytesUsed == 0 else { return }

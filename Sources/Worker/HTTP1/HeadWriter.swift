@@ -29,29 +29,30 @@ enum HeadWriter {
     ) {
         writeRequestLine(bytes, head, to: output)
         writeHost(bytes, head, table, additions, to: output)
-        let dropsParent = additions.identity != nil
-        let dropsCertificate = !additions.certificateLines.isEmpty
-        let dropsState = dropsParent && !(additions.identity?.keepsTraceState ?? false)
-        copyFields(bytes, table, to: output) { line in
-            switch line.known {
-            case .other, .contentLength, .userAgent, .trailer: true
-            case .host: head.targetForm != .absolute
-            case .upgrade: head.wantsUpgrade
-            case .expect: head.minorVersion >= 1
-            case .traceparent: !dropsParent
-            case .tracestate: !dropsState
-            case .clientCertificate: !dropsCertificate
-            case .connection, .keepAlive, .proxyConnection, .transferEncoding, .te, .http2Settings, .forwardedFor,
-                .forwardedProto, .forwardedHost:
-                false
-            }
-        }
+        copyFields(bytes, table, to: output) { keeps($0, of: head, additions) }
         writeForwarded(bytes, head, table, peer: peer, isSecure: additions.isSecure, to: output)
-        if dropsCertificate { output.append(additions.certificateLines.span) }
+        output.append(additions.certificateLines.span)
         if head.framing == .chunked { output.append("Transfer-Encoding: chunked\r\n") }
         writeConnection(head, to: output)
         if let identity = additions.identity { writeTraceParent(identity, additions.attemptSpanID, to: output) }
         output.append("\r\n")
+    }
+
+    /// Whether a line of a request goes to the backend, if no Connection field names it.
+    @inline(__always)
+    static func keeps(_ line: FieldLine, of head: RequestHead, _ additions: RequestAdditions) -> Bool {
+        switch line.known {
+        case .other, .contentLength, .userAgent, .trailer: true
+        case .host: head.targetForm != .absolute
+        case .upgrade: head.wantsUpgrade
+        case .expect: head.minorVersion >= 1
+        case .traceparent: additions.identity == nil
+        case .tracestate: additions.identity?.keepsTraceState ?? true
+        case .clientCertificate: additions.certificateLines.isEmpty
+        case .connection, .keepAlive, .proxyConnection, .transferEncoding, .te, .http2Settings, .forwardedFor,
+            .forwardedProto, .forwardedHost:
+            false
+        }
     }
 
     /// The request line in origin or asterisk form (RFC 9112 §3.2.1), with this proxy's own version (§2.3).
@@ -115,16 +116,21 @@ enum HeadWriter {
         }
     }
 
-    /// W3C Trace Context §3.2: our span of this attempt is the backend's parent.
     private static func writeTraceParent(_ identity: TraceIdentity, _ spanID: UInt64, to output: ByteBuffer) {
-        output.append("traceparent: 00-")
+        output.append("traceparent: ")
+        writeTraceParentValue(identity, spanID, to: output)
+        output.append("\r\n")
+    }
+
+    /// W3C Trace Context §3.2: our span of this attempt is the backend's parent. 55 bytes.
+    static func writeTraceParentValue(_ identity: TraceIdentity, _ spanID: UInt64, to output: ByteBuffer) {
+        output.append("00-")
         output.append(hex: identity.traceIDHigh, digits: 16)
         output.append(hex: identity.traceIDLow, digits: 16)
         output.append("-")
         output.append(hex: spanID, digits: 16)
         output.append("-")
         output.append(hex: UInt64(identity.flags & (TraceContext.sampledFlag | TraceContext.randomFlag)), digits: 2)
-        output.append("\r\n")
     }
 
     /// How a response goes to the client.

@@ -13,6 +13,9 @@ final class FieldList {
     private var pairs: UnsafeMutablePointer<nghttp2_nv>
     private var pairsCapacity = 64
     private(set) var count = 0
+    /// Of a field that is put together behind `textCount`.
+    private var openNameCount = 0
+    private var openCount = 0
     /// Words are written where a name ends, so room for one more is kept.
     private static let wordBytes = 8
 
@@ -29,6 +32,7 @@ final class FieldList {
     func reset() {
         textCount = 0
         count = 0
+        openCount = 0
     }
 
     /// Adds a field. ASCII letters of its name become lower case.
@@ -59,6 +63,29 @@ final class FieldList {
         unsafe append(name, UnsafeBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount).span)
     }
 
+    /// Adds a field whose value comes in pieces: `begin`, `extend` for each, `end`.
+    func begin(_ name: StaticString) {
+        openNameCount = name.utf8CodeUnitCount
+        openCount = openNameCount
+        reserve(openCount)
+        unsafe (text + textCount).update(from: name.utf8Start, count: openCount)
+    }
+
+    func extend(_ piece: Span<UInt8>) {
+        reserve(openCount + piece.count)
+        unsafe copy(piece, to: text + textCount + openCount)
+        openCount += piece.count
+    }
+
+    func extend(_ piece: StaticString) {
+        unsafe extend(UnsafeBufferPointer(start: piece.utf8Start, count: piece.utf8CodeUnitCount).span)
+    }
+
+    func end() {
+        addPair(nameCount: openNameCount, valueCount: openCount - openNameCount)
+        openCount = 0
+    }
+
     /// Lends the list to one call of libnghttp2.
     func withFields<Result>(_ body: (UnsafePointer<nghttp2_nv>, Int) -> Result) -> Result {
         unsafe body(pairs, count)
@@ -67,13 +94,18 @@ final class FieldList {
     /// The value goes behind the name, which stands at the end of the text.
     @inline(__always)
     private func add(nameCount: Int, _ value: Span<UInt8>) {
+        unsafe copy(value, to: text + textCount + nameCount)
+        addPair(nameCount: nameCount, valueCount: value.count)
+    }
+
+    @inline(__always)
+    private func addPair(nameCount: Int, valueCount: Int) {
         let name = unsafe text + textCount
-        unsafe copy(value, to: name + nameCount)
         let flags = isNeverIndexed(nameCount) ? NGHTTP2_NV_FLAG_NO_INDEX.rawValue : NGHTTP2_NV_FLAG_NONE.rawValue
         unsafe (pairs + count).initialize(
             to: nghttp2_nv(
-                name: name, value: name + nameCount, namelen: nameCount, valuelen: value.count, flags: UInt8(flags)))
-        textCount += nameCount + value.count
+                name: name, value: name + nameCount, namelen: nameCount, valuelen: valueCount, flags: UInt8(flags)))
+        textCount += nameCount + valueCount
         count += 1
     }
 
@@ -102,7 +134,7 @@ final class FieldList {
     private func growText(_ bytes: Int) {
         let capacity = max(textCapacity * 2, textCount + bytes + Self.wordBytes)
         let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
-        unsafe larger.update(from: text, count: textCount)
+        unsafe larger.update(from: text, count: textCount + openCount)
         for index in 0..<count {
             unsafe pairs[index].name = larger + (pairs[index].name - text)
             unsafe pairs[index].value = larger + (pairs[index].value - text)

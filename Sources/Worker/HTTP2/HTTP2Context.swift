@@ -35,6 +35,8 @@ final class HTTP2Context {
     let responseParser: ResponseParser
     let table = FieldTable()
     let fields = FieldList()
+    /// For values that are put together.
+    let scratch = ByteBuffer(capacity: 64)
     /// Streams that wait for their next use.
     let freeStreams = ReuseList<HTTP2Stream>(countMax: 256)
     /// The time of this turn.

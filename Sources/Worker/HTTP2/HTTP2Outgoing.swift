@@ -109,7 +109,7 @@ extension HTTP2Session {
     }
 
     /// RFC 9113 §8.3.1, and RFC 8441 §4 for what opens a WebSocket.
-    private func appendPseudoFields(_ bytes: Span<UInt8>, _ head: RequestHead, of stream: HTTP2Stream) {
+    func appendPseudoFields(_ bytes: Span<UInt8>, _ head: RequestHead, of stream: HTTP2Stream) {
         let fields = context.fields
         if stream.opensTunnel {
             fields.append(":method", "CONNECT")
@@ -123,7 +123,7 @@ extension HTTP2Session {
         fields.append(":path", bytes.extracting(head.target))
     }
 
-    private func submitRequest(_ stream: HTTP2Stream, hasBody: Bool) -> Int32 {
+    func submitRequest(_ stream: HTTP2Stream, hasBody: Bool) -> Int32 {
         unsafe context.fields.withFields { fields, count in
             guard hasBody else {
                 return unsafe nghttp2_submit_request(

@@ -430,6 +430,20 @@ final class HTTP2Stream: Transport, Reusable {
         return true
     }
 
+    /// Takes a client's head as it came.
+    /// - Returns: False when it must come as text, by `send`.
+    func sendHead(
+        _ bytes: Span<UInt8>, _ head: RequestHead, _ table: FieldTable, peer: Span<UInt8>,
+        _ additions: HeadWriter.RequestAdditions
+    ) -> Bool {
+        guard !isServer, !isClosed, !isHeadSent, !opensTunnel,
+            session.submitRequest(bytes, head, table, peer: peer, additions, of: self)
+        else { return false }
+        headSubmitted(head.framing)
+        wakeUp()
+        return true
+    }
+
     private func headSubmitted(_ framing: BodyFraming) {
         isHeadSent = true
         rawBytesLeft = framing.rawBytesMax

@@ -246,9 +246,6 @@ extension Proxy {
         parseAgainIfNeeded(exchange, retained)
         let fallbackHost = connection.endpoint.hostField
         let lines = certificateLines(client)
-        let headRoom = HeadWriter.requestBytesMax(
-            exchange.head, fallbackHost: fallbackHost, certificateLines: lines)
-        let output = connection.outputBuffer(room: headRoom + max(0, exchange.wholeBodyBytes) + 64, buffers)
         var additions = HeadWriter.RequestAdditions(fallbackHost: fallbackHost)
         additions.isSecure = client.isSecure
         additions.certificateLines = lines
@@ -259,9 +256,9 @@ extension Proxy {
             additions.identity = exchange.identity
             additions.attemptSpanID = exchange.attempt.spanID
         }
-        HeadWriter.writeRequest(
-            retained.readable, exchange.head, table, peer: client.peer.ip, additions, to: output)
+        writeHead(exchange, client, connection, retained, additions)
         if exchange.wholeBodyBytes > 0 {
+            let output = connection.outputBuffer(room: exchange.wholeBodyBytes + 64, buffers)
             let body = retained.readable.extracting(exchange.head.headBytes..<retained.readableBytes)
             BodyRelay.writeWhole(body, exchange.head.framing, to: output)
         }
@@ -269,6 +266,23 @@ extension Proxy {
             exchange.requestRelay.keep(bytesMax: configuration.pool.retryBufferBytes, buffers)
         }
         pumpRequest(exchange)
+    }
+
+    /// Gives the head to the stream as it is, or puts it in front of what goes out.
+    private func writeHead(
+        _ exchange: Exchange, _ client: DownstreamConnection, _ connection: UpstreamConnection, _ retained: ByteBuffer,
+        _ additions: HeadWriter.RequestAdditions
+    ) {
+        let bytes = retained.readable
+        if let stream = connection.stream,
+            stream.sendHead(bytes, exchange.head, table, peer: client.peer.ip, additions)
+        {
+            return exchange.requestRelay.headPassed(exchange.head.headBytes)
+        }
+        let room = HeadWriter.requestBytesMax(
+            exchange.head, fallbackHost: additions.fallbackHost, certificateLines: additions.certificateLines)
+        let output = connection.outputBuffer(room: room + max(0, exchange.wholeBodyBytes) + 64, buffers)
+        HeadWriter.writeRequest(bytes, exchange.head, table, peer: client.peer.ip, additions, to: output)
     }
 
     /// Where some clients are asked for a certificate, those of the plain port have none either, whatever they say.

@@ -3,6 +3,22 @@ import Testing
 @testable import Worker
 
 @Suite struct RequestBlockTests {
+    /// Whatever stands where: names are looked at eight bytes at a time.
+    @Test func namesAreTokensInLowerCase() {
+        for count in 1...18 {
+            for byte in UInt8.min...UInt8.max {
+                for place in Set([0, count / 2, count - 1]) {
+                    var name = [UInt8](repeating: UInt8(ascii: "x"), count: count)
+                    name[place] = byte
+                    let isRight = isTokenByte(byte) && lowercased(byte) == byte
+                    if RequestBlock.isLowerCaseToken(name.span) != isRight {
+                        Issue.record("byte \(byte) at \(place) of \(count)")
+                    }
+                }
+            }
+        }
+    }
+
     typealias Field = (name: String, value: String)
 
     static let get: [Field] = [
