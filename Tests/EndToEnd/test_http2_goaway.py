@@ -6,6 +6,7 @@ is echoed. A tree is compared as `harness.picture` draws it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -324,6 +325,25 @@ def test_goaway_with_the_settings(stage: Stage) -> None:
     balancer = stage.balancer(backend, collector=collector)
     assert ask(stage, balancer.port, "POST").body == b"hello"
     assert picture(collector.wait_for_tree()) == lost("goaway", goaway(MOST, "no"))
+
+
+@pytest.mark.parametrize("last", [0, MOST])
+def test_goaway_with_the_settings_then_closed(stage: Stage, last: int) -> None:
+    """The connection ends before the request could leave on it: it goes to the next one, whatever its method."""
+
+    def leaves(connection: Http2BackendConnection) -> None:
+        connection.h2.initiate_connection()
+        goaway_frame = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last.to_bytes(4, "big") + bytes(4)
+        connection.sock.sendall(connection.h2.data_to_send() + goaway_frame)
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.wait_for_end()
+
+    backend = stage.keep(Http2Backend(leaves, serve_http2(echo_http2)))
+    collector = stage.collector()
+    balancer = stage.balancer(backend, collector=collector)
+    assert ask(stage, balancer.port, "POST").body == b"hello"
+    assert picture(collector.wait_for_tree()) == lost("goaway", goaway(last, "no"))
+    assert "taken out" not in balancer.log()
 
 
 def test_everything_on_the_connection_is_saved(stage: Stage) -> None:

@@ -404,10 +404,18 @@ final class HTTP2Session {
         for index in 0..<streams.count {
             let stream = streams[index]
             guard !stream.isClosed else { continue }
-            stream.closed(errorCode: code.rawValue)
+            stream.closed(errorCode: isUnprocessed(stream) ? HTTP2ErrorCode.refusedStream.rawValue : code.rawValue)
             stream.news.hasClosed = true
             touch(stream)
         }
+    }
+
+    /// Whether the server cannot have processed a stream that the connection's end has cut: nothing of it has been
+    /// written, or it is above the last one of a GOAWAY, which libnghttp2 does not tell of those that it holds back.
+    private func isUnprocessed(_ stream: HTTP2Stream) -> Bool {
+        guard role == .client, stream.id > 0 else { return false }
+        if let goaway, stream.id > goaway.lastStreamID { return true }
+        return unsafe nghttp2_session_get_stream_local_close(raw, stream.id) < 0
     }
 
     /// A stream of our own. The request's head decides its number.

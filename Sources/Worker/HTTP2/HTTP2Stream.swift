@@ -317,8 +317,9 @@ final class HTTP2Stream: Transport, Reusable {
         case .http11Required where wasResetByPeer: return .http11Required
         case .refusedStream where wasResetByPeer: return .refusedStream
         case .refusedStream:
-            // So libnghttp2 closes what a GOAWAY refuses, and what it did not send any more because of one.
-            return session.goaway?.wantsHTTP1 == true ? .http11Required : .goaway
+            // So ends what a GOAWAY refuses, and what did not leave any more because of one, or of the connection's end.
+            guard let goaway = session.goaway else { return .connectionClosedBeforeResponse }
+            return goaway.wantsHTTP1 ? .http11Required : .goaway
         default: return nil
         }
     }
@@ -336,7 +337,7 @@ final class HTTP2Stream: Transport, Reusable {
 
     /// Why nothing more comes from the backend, where the proxy has seen no more than that nothing does.
     var failure: ErrorType {
-        if wasResetByPeer || unprocessed != nil { return .upstreamReset }
+        if wasResetByPeer || unprocessed != nil, unprocessed != .connectionClosedBeforeResponse { return .upstreamReset }
         if session.isDead { return session.loss }
         // libnghttp2, or this proxy with its help, has found the response wrong.
         return .upstreamProtocolError

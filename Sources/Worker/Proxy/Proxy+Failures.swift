@@ -30,7 +30,7 @@ extension Proxy {
         let facts = facts(exchange, connectionEnded, isConnectFailure, unprocessed)
         let isBlamed = isLossBlamed(exchange)
         dropUpstream(exchange)
-        if facts.isStaleConnection || facts.unprocessed != nil || isBlamed {
+        if facts.isStaleConnection || facts.isRefusal || isBlamed {
             abandonTrial(exchange)
         } else {
             blame(exchange, error)

@@ -68,6 +68,10 @@ struct RetryPolicy: Sendable {
         /// again whatever its method.
         var unprocessed: Reason?
 
+        /// The server said that it would not process the request, which is no failure of it. To end a connection on
+        /// which a request has not left yet may be one.
+        var isRefusal: Bool { unprocessed != nil && unprocessed != .connectionClosedBeforeResponse }
+
         /// The backend ended a kept connection between two requests, which says nothing about its health.
         var isStaleConnection: Bool { wasReused && connectionEnded && !isConnectFailure && !responseStarted }
     }
