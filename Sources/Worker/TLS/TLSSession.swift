@@ -49,6 +49,8 @@ final class TLSSession: Transport {
     private(set) var memory: SessionMemory?
     /// What the session asked for by name.
     private(set) var serverName = ""
+    /// OpenSSL will ask the peer's certificate for what was expected.
+    private var isNameKnown = true
     /// The last read took everything that the socket had, and nothing has come since.
     private var isSocketEmpty = false
     private var sawEnd = false
@@ -91,16 +93,19 @@ final class TLSSession: Transport {
         if state != .closed { unsafe SSL_free(ssl) }
     }
 
-    /// Says whom a client's session is with.
+    /// Says whom a client's session is with. Where OpenSSL does not take the name, it would ask for none: then there is
+    /// no handshake.
     func expect(name: String, isAddress: Bool, memory: SessionMemory) {
         self.memory = memory
+        TLSErrors.clear()
         if isAddress {
-            _ = unsafe lb_ssl_match_address(ssl, name)
+            isNameKnown = unsafe lb_ssl_match_address(ssl, name) == 1
         } else {
             serverName = name
-            _ = unsafe lb_ssl_set_server_name(ssl, name)
-            _ = unsafe SSL_set1_host(ssl, name)
+            isNameKnown =
+                unsafe !name.isEmpty && lb_ssl_set_server_name(ssl, name) == 1 && SSL_set1_host(ssl, name) == 1
         }
+        guard isNameKnown else { return TLSErrors.clear() }
         unsafe memory.offer(to: ssl)
     }
 
@@ -114,6 +119,10 @@ final class TLSSession: Transport {
 
     /// Goes on with the handshake as far as the socket allows.
     func handshake() -> HandshakeOutcome {
+        guard unsafe isNameKnown || SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE else {
+            state = .failed
+            return .failed("no certificate can be checked for the backend's name")
+        }
         receiveAwaitsWritable = false
         _ = flush()
         TLSErrors.clear()

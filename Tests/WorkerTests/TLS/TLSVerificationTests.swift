@@ -22,6 +22,16 @@ import Testing
         #expect(outcome == .failed("certificate verify failed: IP address mismatch"))
     }
 
+    /// OpenSSL would take the certificate of anybody whom the CA knows.
+    @Test(arguments: [("127.0.0.1.9", true), ("", false), (String(repeating: "a", count: 300), false)])
+    func aNameThatCannotBeCheckedIsRefused(name: String, isAddress: Bool) throws {
+        let server = try TLSPair.server("a")
+        let refused = TLSSession.HandshakeOutcome.failed("no certificate can be checked for the backend's name")
+        #expect(clientOutcome(server, try TLSPair.client(), name: name, isAddress: isAddress) == refused)
+        let careless = try TLSPair.client { $0.isVerifying = false }
+        #expect(clientOutcome(server, careless, name: name, isAddress: isAddress) == .done)
+    }
+
     @Test func aStrangersCertificateIsRefused() throws {
         let outcome = clientOutcome(try TLSPair.server("stranger"), try TLSPair.client())
         #expect(outcome == .failed("certificate verify failed: self-signed certificate"))
