@@ -28,6 +28,8 @@ struct ResponseParser {
     var headBytesMax = 64 * 1024
     /// More fields than this are malformed.
     static let fieldsMax = 512
+    /// Interim responses to one request; a backend that sends more is not making sense.
+    static let interimMax = 32
 
     enum Outcome: Equatable {
         case complete(ResponseHead)

@@ -112,7 +112,13 @@ extension HTTP2Session {
     }
 
     private func responseEnded(_ stream: HTTP2Stream, endsStream: Bool) {
+        // Nobody wants it any more.
+        guard !stream.isResetting else { return responseBlock.reset() }
         responseBlock.judge()
+        if responseBlock.isInterim, stream.countInterim() > ResponseParser.interimMax {
+            responseBlock.reset()
+            return submitReset(stream, .enhanceYourCalm)
+        }
         guard !responseBlock.isMalformed, let text = stream.headRoom(responseBlock.headBytesMax) else {
             responseBlock.reset()
             return submitReset(stream, .protocolError)

@@ -67,6 +67,7 @@ final class HTTP2Stream: Transport, Reusable {
     private var trailers: [UInt8] = []
     /// A final head has come in.
     private(set) var hasFinalHead = false
+    private var interimCount = 0
     /// Of the request.
     var method = Method.get
     var isExtendedConnect = false
@@ -177,6 +178,12 @@ final class HTTP2Stream: Transport, Reusable {
         self.framing = framing
         self.lengthExpected = lengthExpected
         if isFinal { hasFinalHead = true }
+    }
+
+    /// An interim head comes. They all wait here until somebody looks.
+    func countInterim() -> Int {
+        interimCount += 1
+        return interimCount
     }
 
     /// - Returns: False when nobody will take the bytes.

@@ -4,8 +4,6 @@ import ShmRing
 extension Proxy {
     /// Reads of one turn, after which others get theirs.
     private static let readsPerTurn = 16
-    /// Interim responses to one request; a backend that sends more is not making sense.
-    private static let interimMax = 32
     private static let freeExchangesMax = 256
 
     func upstreamEvent(_ connection: UpstreamConnection, _ readiness: Readiness) {
@@ -106,7 +104,7 @@ extension Proxy {
     ) -> Bool {
         guard let client = exchange.downstream else { return false }
         exchange.interimCount += 1
-        guard exchange.interimCount <= Self.interimMax else {
+        guard exchange.interimCount <= ResponseParser.interimMax else {
             attemptFailed(exchange, .upstreamProtocolError, connectionEnded: false)
             return false
         }
