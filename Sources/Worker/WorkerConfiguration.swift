@@ -82,6 +82,8 @@ public struct WorkerConfiguration: Sendable {
         public var responseHeadNs: UInt64 = 60_000_000_000
         public var upstreamStallNs: UInt64 = 60_000_000_000
         public var upstreamIdleNs: UInt64 = 30_000_000_000
+        /// How long the end of a stream may take to follow the last byte of its response.
+        public var streamEndNs: UInt64 = 500_000_000
         /// How long an HTTP/2 connection to a backend may be silent before it is asked for a sign of life.
         public var upstreamPingNs: UInt64 = 15_000_000_000
         /// How long a backend has to answer a PING.

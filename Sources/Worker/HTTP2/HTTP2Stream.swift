@@ -314,8 +314,15 @@ final class HTTP2Stream: Transport, Reusable {
     /// Every byte is here that was announced, though the stream's end may still come.
     private var isBodyWhole: Bool { hasFinalHead && bodyBytesTaken == lengthExpected }
 
-    /// A stream of ours that the proxy cannot let go of without a reset.
-    var isUnfinished: Bool { !isClosed && id > 0 && (!hasOutboundEnded || !(hasInboundEnded || isBodyWhole)) }
+    /// A stream of ours that the proxy cannot let go of without a reset: libnghttp2 would keep its place.
+    var isUnfinished: Bool { !isClosed && id > 0 && !(hasSentEnd && hasInboundEnded) }
+
+    /// Of a stream of ours only an end is missing, and nobody has to do anything for it: the server's, behind the last
+    /// byte of its response; ours, where a tunnel has ended both ways.
+    var lacksOnlyEnd: Bool {
+        guard isUnfinished else { return false }
+        return isTunnel ? hasOutboundEnded && hasInboundEnded : hasSentEnd && isBodyWhole
+    }
 
     /// The server is known not to have processed the request (RFC 9113 §8.7), and how.
     var unprocessed: RetryPolicy.Reason? {

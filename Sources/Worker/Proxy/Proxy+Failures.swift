@@ -212,7 +212,7 @@ extension Proxy {
     /// What the trace tells of a stream that ends before its response has.
     private func noteEnd(of stream: HTTP2Stream, _ exchange: Exchange) {
         exchange.attempt.http2.bodyBytes = stream.bodyBytesTaken
-        guard stream.isUnfinished else { return }
+        guard stream.isUnfinished, !stream.lacksOnlyEnd else { return }
         exchange.attempt.http2.noteReset(code: HTTP2ErrorCode.cancel.rawValue, isByPeer: false, atNs: nowNs)
     }
 

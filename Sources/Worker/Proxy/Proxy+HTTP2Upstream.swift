@@ -280,6 +280,7 @@ extension Proxy {
     func closeHTTP2(_ connection: UpstreamConnection) {
         let endpoint = connection.endpoint
         if let carrier = connection.carrier {
+            if lingers(connection) { return }
             discardUpstream(connection)
             // A response that waits for a slow client outlives its connection, whose slot may be another's by now.
             guard let session = carrier.session else { return deferLine(endpoint) }
@@ -299,6 +300,16 @@ extension Proxy {
         discardUpstream(connection)
         endpoint.http2Pool.failed()
         deferLine(endpoint)
+    }
+
+    /// Many servers send the end of a stream behind its last byte, in a frame of its own. A reset for each of them
+    /// would be unkind, and to let go would free a place in the pool that libnghttp2 still counts: the stream stays for
+    /// a moment.
+    private func lingers(_ connection: UpstreamConnection) -> Bool {
+        guard !connection.isLingering, connection.stream?.lacksOnlyEnd ?? false else { return false }
+        connection.isLingering = true
+        upstreamDeadlines.arm(connection, .streamEnd, nowNs: nowNs)
+        return true
     }
 
     /// The connection is gone, and every stream with it.
@@ -345,7 +356,7 @@ extension Proxy {
             _ = writeFrames(connection, session)
             endUpstreamCarrier(connection, .upstreamTimeout)
         case .leaving: endUpstreamCarrier(connection, .upstreamClosed)
-        case .responseHead, .stall, .idle: preconditionFailure("\(kind) belongs to a request")
+        case .responseHead, .stall, .idle, .streamEnd: preconditionFailure("\(kind) belongs to a request")
         }
     }
 

@@ -147,6 +147,7 @@ extension Proxy {
 
     private func upstreamExpired(_ connection: UpstreamConnection, _ kind: UpstreamDeadline) {
         if connection.session != nil { return upstreamCarrierExpired(connection, kind) }
+        if kind == .streamEnd { return closeUpstream(connection) }
         guard let exchange = connection.exchange, kind != .idle else {
             closes(connection, .idleTimeout)
             return closeUpstream(connection)
@@ -154,7 +155,7 @@ extension Proxy {
         switch kind {
         case .connect: connectFailed(exchange, .connectTimeout)
         case .responseHead, .stall: attemptFailed(exchange, .upstreamTimeout, connectionEnded: false)
-        case .idle, .ping, .pingAnswer, .settingsAnswer, .leaving:
+        case .idle, .streamEnd, .ping, .pingAnswer, .settingsAnswer, .leaving:
             preconditionFailure("\(kind) runs while a request is served")
         }
     }

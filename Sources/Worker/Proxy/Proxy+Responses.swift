@@ -15,6 +15,10 @@ extension Proxy {
         }
         if connection.isHandshaking { return continueHandshake(connection) }
         if connection.session != nil { return upstreamCarrierEvent(connection, readiness) }
+        if connection.isLingering {
+            // Its end is here, or that of its connection; whatever else comes belongs to no message.
+            return connection.stream?.lacksOnlyEnd ?? false ? () : closeUpstream(connection)
+        }
         guard let exchange = connection.exchange else {
             // An idle connection has nothing to say: bytes or an end both make it useless.
             if readiness.isReadable || readiness.peerFinished, !isStillIdle(connection) {

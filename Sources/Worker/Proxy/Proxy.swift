@@ -28,6 +28,8 @@ final class Proxy {
     /// What may be waited for on a backend's connection.
     enum UpstreamDeadline: UInt8, CaseIterable, Sendable {
         case connect, responseHead, stall, idle
+        /// The end of a stream whose response is whole.
+        case streamEnd
         /// Of a connection that carries streams: silence, and the answer to a PING.
         case ping, pingAnswer
         /// The acknowledgement of our SETTINGS.
@@ -204,6 +206,7 @@ final class Proxy {
         case .responseHead: timeouts.responseHeadNs
         case .stall: timeouts.upstreamStallNs
         case .idle: timeouts.upstreamIdleNs
+        case .streamEnd: timeouts.streamEndNs
         case .ping: min(timeouts.upstreamPingNs, timeouts.upstreamIdleNs)
         case .pingAnswer, .leaving: timeouts.pingAnswerNs
         case .settingsAnswer: timeouts.settingsAnswerNs

@@ -20,6 +20,8 @@ final class UpstreamConnection: Connection, Reusable {
     var isHTTP2: Bool
     /// HTTP/2 was not offered for it.
     var mustBeHTTP1 = false
+    /// The response on this stream is whole, and the stream's end is awaited.
+    var isLingering = false
     /// The frames of a connection that carries HTTP/2.
     var session: HTTP2Session?
     /// The server's SETTINGS are awaited; `exchange` is the request that makes the connection.
