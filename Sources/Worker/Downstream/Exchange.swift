@@ -109,7 +109,7 @@ final class Exchange {
     var awaitsContinue: Bool { head.expectsContinue && interimCount == 0 && requestRelay.sourceBytesUsed == 0 }
 
     /// Whether everything of the request has been read from the client.
-    var isRequestRead: Bool { wholeBodyBytes >= 0 || requestRelay.isRead }
+    var isRequestRead: Bool { (wholeBodyBytes >= 0 || requestRelay.isRead) && !requestRelay.handsOverEnd }
 
     /// Forgets everything, for the next use.
     func reset() {

@@ -52,6 +52,13 @@ class Transport {
     /// Says to the peer that no more bytes come. Receiving goes on.
     func finishSending() {}
 
+    /// The trailers of a message whose length is known, which HTTP/1.1 text has no place for: nil until the message has
+    /// its end.
+    var endOfMessage: [UInt8]? { [] }
+
+    /// Ends the message, which was held open for this.
+    func endMessage(trailers: [UInt8]) {}
+
     /// From now on the socket's end is the end of the peer's bytes, even where the transport has an end of its own.
     func acceptBareEnd() {}
 

@@ -40,6 +40,8 @@ final class BodyRelay {
     private var writesChunks: Bool
     private var bytesMax: Int
     private var isLastChunkWritten = false
+    /// The source's own end is awaited behind the last byte, and goes to the sink with its trailers.
+    private(set) var handsOverEnd = false
     /// Body bytes that were handed to the sink, framing not counted.
     private(set) var bodyBytes = 0
     /// Bytes that the source's input gave up, framing included: while 0, the body can go elsewhere.
@@ -72,6 +74,7 @@ final class BodyRelay {
         rawBytesLeft = writesChunks ? -1 : framing.rawBytesMax
         if rawBytesLeft < 0 { reader = BodyReader(framing) }
         isLastChunkWritten = false
+        handsOverEnd = false
         bodyBytes = 0
         sourceBytesUsed = 0
         sinkBytesTaken = 0
@@ -79,6 +82,9 @@ final class BodyRelay {
 
     /// The sink has taken the head that goes before the body.
     func headPassed(_ bytes: Int) { sinkBytesTaken += bytes }
+
+    /// Both sides have messages with an end of their own, and trailers may come with it. To be called behind `restart`.
+    func handOverEnd() { handsOverEnd = true }
 
     /// Keeps what passes from now on, up to a limit, so that it can be given back.
     func keep(bytesMax: Int, _ buffers: BufferPool) {
@@ -148,8 +154,8 @@ final class BodyRelay {
             switch source.receive(buffers) {
             case .bytes: continue
             case .wouldBlock: return .needsInput
-            case .failed(let error): return .sourceFailed(error)
-            case .endOfStream: return sourceEnded(sink, buffers)
+            case .failed(let error): return isRead ? endWithoutTrailers(sink, buffers) : .sourceFailed(error)
+            case .endOfStream: return isRead ? endWithoutTrailers(sink, buffers) : sourceEnded(sink, buffers)
             }
         }
         return .yielded
@@ -160,7 +166,7 @@ final class BodyRelay {
         of source: Connection, to sink: Connection, _ buffers: BufferPool
     ) -> Outcome? {
         while true {
-            if isRead { return finish(sink, buffers) }
+            if isRead { return handsOverEnd ? giveEnd(of: source, to: sink, buffers) : finish(sink, buffers) }
             guard let input = source.input, !input.isEmpty else {
                 return flushed(sink, buffers)
             }
@@ -264,6 +270,23 @@ final class BodyRelay {
         }
         isLastChunkWritten = true
         return flushed(sink, buffers) ?? .finished
+    }
+
+    /// Hands the source's end over, once it is here and the sink has taken all that is in front of it; nil when more
+    /// must be read.
+    private func giveEnd(of source: Connection, to sink: Connection, _ buffers: BufferPool) -> Outcome? {
+        if sink.output != nil, let stop = flushed(sink, buffers), sink.output != nil { return stop }
+        guard let trailers = source.transport?.endOfMessage else { return flushed(sink, buffers) }
+        handsOverEnd = false
+        sink.transport?.endMessage(trailers: trailers)
+        return finish(sink, buffers)
+    }
+
+    /// The body is whole, and its source is gone before it has said so.
+    private func endWithoutTrailers(_ sink: Connection, _ buffers: BufferPool) -> Outcome {
+        handsOverEnd = false
+        sink.transport?.endMessage(trailers: [])
+        return finish(sink, buffers)
     }
 
     /// Writes a whole body that stands in `bytes` behind a head in `output`, re-encoded like one that

@@ -89,6 +89,8 @@ final class HTTP2Stream: Transport, Reusable {
     /// END_STREAM has been written.
     private(set) var hasSentEnd = false
     private var outboundTrailers: [UInt8] = []
+    /// The last byte of a body whose length is known is not the end: `endMessage` is.
+    private var isEndHeld = false
     private var isDeferred = false
     /// Something was submitted that is not written yet.
     private var hasSubmitted = false
@@ -505,7 +507,7 @@ final class HTTP2Stream: Transport, Reusable {
         output.append(buffer.readable.extracting(first: count))
         buffer.consume(count)
         if rawBytesLeft != .max { rawBytesLeft -= count }
-        if rawBytesLeft == 0 { hasOutboundEnded = true }
+        if rawBytesLeft == 0, !isEndHeld { hasOutboundEnded = true }
         return count
     }
 
@@ -539,6 +541,22 @@ final class HTTP2Stream: Transport, Reusable {
             session.resume(self)
         }
         session.startedSending(self)
+    }
+
+    /// Trailers may follow a body whose length is known.
+    var mayHaveTrailers: Bool { framing == .raw && !(hasInboundEnded && trailers.isEmpty) }
+
+    override var endOfMessage: [UInt8]? { hasInboundEnded ? trailers : nil }
+
+    /// The end will be said by `endMessage`.
+    func holdEnd() { isEndHeld = true }
+
+    override func endMessage(trailers: [UInt8]) {
+        guard isEndHeld, rawBytesLeft == 0, !isClosed else { return }
+        isEndHeld = false
+        if !trailers.isEmpty { outboundTrailers = Trailers.forwardable(trailers + [0x0D, 0x0A]) }
+        hasOutboundEnded = true
+        wakeUp()
     }
 
     /// Only a tunnel ends without its text saying so.

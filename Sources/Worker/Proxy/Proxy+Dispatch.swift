@@ -265,6 +265,9 @@ extension Proxy {
         if connection.stream != nil, exchange.wholeBodyBytes < 0, exchange.head.framing != .none {
             exchange.requestRelay.keep(bytesMax: configuration.pool.retryBufferBytes, buffers)
         }
+        if Self.handsOverEnd(of: client.stream, to: connection.stream, exchange.head.framing) {
+            exchange.requestRelay.handOverEnd()
+        }
         pumpRequest(exchange)
     }
 

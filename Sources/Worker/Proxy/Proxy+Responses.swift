@@ -135,6 +135,7 @@ extension Proxy {
         tracer?.responseBegan(exchange, status: head.status, .streamingResponse)
         exchange.statusSent = head.status
         let additions = responseAdditions(exchange, head, client)
+        let handsOverEnd = Self.handsOverEnd(of: connection.stream, to: client.stream, head.framing)
         if client.output != nil || !(client.stream?.sendHead(input.readable, head, table, additions) ?? false) {
             let output = client.outputBuffer(room: HeadWriter.responseBytesMax(head), buffers)
             HeadWriter.writeResponse(input.readable, head, table, additions, to: output)
@@ -142,6 +143,7 @@ extension Proxy {
         input.consume(head.headBytes)
         connection.releaseEmptyInput(buffers)
         exchange.responseRelay.restart(head.framing, writesChunks: additions.writesChunks)
+        if handsOverEnd { exchange.responseRelay.handOverEnd() }
         pumpResponse(exchange)
     }
 
