@@ -89,6 +89,11 @@ extension HTTP2Session {
     }
 
     private func requestEnded(_ stream: HTTP2Stream, endsStream: Bool) {
+        // One read may bring many: no head is kept of those that nobody will look at.
+        guard patience.streamsLast() else {
+            requestBlock.reset()
+            return calm(.spoiledStreams)
+        }
         requestBlock.judge()
         guard requestBlock.refusal != .malformed else {
             keepRefused(stream)
@@ -190,6 +195,7 @@ extension HTTP2Session {
         let isSpoiled = stream.wasResetByPeer ? !stream.isDiscarding : errorCode != 0 && !stream.wasResetHere
         if stream.isDiscarding { stopDiscarding(stream) }
         if role == .server { isSpoiled ? patience.streamSpoiled() : patience.streamEnded() }
+        if stream.news.hasArrived { stream.shortenHead() }
         stream.closed(errorCode: errorCode)
         stream.news.hasClosed = true
         touch(stream)

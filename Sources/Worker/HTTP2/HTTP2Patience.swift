@@ -93,6 +93,12 @@ struct HTTP2Patience {
     mutating func streamSpoiled() { streams -= 1 }
     mutating func streamEnded() { if streams < Self.streamsMax { streams += 1 } }
 
+    /// Judges the account of streams alone, in the middle of what came.
+    mutating func streamsLast() -> Bool {
+        if streams < 0 { exhaust(.spoiledStreams) }
+        return exhausted == nil
+    }
+
     mutating func exhaust(_ cause: Cause) { if exhausted == nil { exhausted = cause } }
 
     /// Judges what came since the last time.

@@ -257,6 +257,29 @@ final class HTTP2Stream: Transport, Reusable {
         if heldBytes > 0 { updateHeld() }
     }
 
+    /// A request is over before anybody has looked at it. Of a large head its first line and Host, which come first,
+    /// are enough to tell of it.
+    func shortenHead() {
+        guard let text = inbound.buffer, text.capacity > Self.freeBytes else { return }
+        let unread = inbound.count - textBytes
+        if unread > 0 { session.consume(self, bytes: unread) }
+        let kept = Self.endOfLines(text.readable.extracting(first: textBytes), count: 2)
+        inbound.shorten(to: kept, end: "\r\n", buffers)
+        textBytes = inbound.count
+        headHeldBytes = 0
+        updateHeld()
+    }
+
+    /// Where the first lines end.
+    private static func endOfLines(_ text: Span<UInt8>, count: Int) -> Int {
+        var left = count
+        for index in text.indices where text[index] == 0x0A {
+            left -= 1
+            if left == 0 { return index + 1 }
+        }
+        return text.count
+    }
+
     // MARK: Memory
 
     /// What each stream may have without being counted.

@@ -29,6 +29,16 @@ final class PooledText {
         return larger
     }
 
+    /// Keeps bytes in front, and `end` behind them, in a buffer that is no larger than that needs.
+    func shorten(to bytes: Int, end: StaticString, _ buffers: BufferPool) {
+        guard let current = buffer else { return }
+        let shorter = buffers.take(holding: bytes + end.utf8CodeUnitCount)
+        shorter.append(current.readable.extracting(first: bytes))
+        shorter.append(end)
+        buffers.give(current)
+        buffer = shorter
+    }
+
     func release(_ buffers: BufferPool) {
         guard let current = buffer else { return }
         buffer = nil
