@@ -7,10 +7,12 @@ import re
 import shlex
 from pathlib import Path
 
+import h2.events
 import pytest
 
 from harness import message
 from harness.backends import serve, serve_once
+from harness.http2 import Http2Client
 from harness.stage import Stage
 from harness.waiting import wait_until
 from harness.wire import PeerClosed
@@ -146,3 +148,17 @@ def test_password_in_a_target_is_not_logged(stage: Stage) -> None:
     assert balancer.exchange(message.request("http://user:s3cret@site.test/x", host="site.test")).status == 400
     (line,) = lines_of(path, 1)
     assert "site.test/x" in line and "s3cret" not in line
+
+
+def test_bytes_that_a_client_takes_no_credit_for_are_not_sent(stage: Stage) -> None:
+    """They wait in its stream until it leaves."""
+    path = stage.folder() / "access.log"
+    collector = stage.collector()
+    backend = stage.backend(serve(lambda request: message.response(b"x" * 1000)))
+    balancer = stage.balancer(backend, "--access-log", str(path), collector=collector)
+    client = stage.keep(Http2Client(balancer.port, initial_window_size=0))
+    stream = client.request("/")
+    client.wait_for(h2.events.ResponseReceived, stream)
+    client.reset(stream)
+    assert logfmt(lines_of(path, 1)[0])["bytes"] == "0"
+    assert collector.wait_for_tree().span.attributes["http.response_content_length"] == 0

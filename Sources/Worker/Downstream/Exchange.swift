@@ -96,6 +96,13 @@ final class Exchange {
     /// Body bytes that went to the client.
     var responseBodyBytes: Int { localBodyBytes + responseRelay.bodyBytes }
 
+    /// Of what the client's stream has taken, so much has not left.
+    func discount(unsent bytes: Int) {
+        let ofBackend = min(bytes, responseRelay.bodyBytes)
+        responseRelay.notSent(ofBackend)
+        localBodyBytes -= min(bytes - ofBackend, localBodyBytes)
+    }
+
     /// Body bytes of the request: as announced, or as counted; nil when it has no body.
     var requestBodyBytes: Int? {
         switch head.framing {

@@ -86,6 +86,9 @@ final class BodyRelay {
     /// Both sides have messages with an end of their own, and trailers may come with it. To be called behind `restart`.
     func handOverEnd() { handsOverEnd = true }
 
+    /// The sink threw away some of what it had taken.
+    func notSent(_ bytes: Int) { bodyBytes -= bytes }
+
     /// Keeps what passes from now on, up to a limit, so that it can be given back.
     func keep(bytesMax: Int, _ buffers: BufferPool) {
         guard bytesMax > 0, sourceBytesUsed == 0 else { return }

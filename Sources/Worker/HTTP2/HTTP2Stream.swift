@@ -80,6 +80,8 @@ final class HTTP2Stream: Transport, Reusable {
 
     // To the peer.
     private var outbound: ByteBuffer?
+    /// What waited in it when it was thrown away.
+    private var droppedBytes = 0
     private var reader = BodyReader(.none)
     /// Bytes of a body without framing that are to come; -1 when `reader` takes it apart.
     private var rawBytesLeft = 0
@@ -305,6 +307,7 @@ final class HTTP2Stream: Transport, Reusable {
 
     func dropOutbound() {
         guard let buffer = outbound else { return }
+        droppedBytes += buffer.readableBytes
         outbound = nil
         buffers.give(buffer)
     }
@@ -376,7 +379,8 @@ final class HTTP2Stream: Transport, Reusable {
 
     /// Why nothing more comes from the backend, where the proxy has seen no more than that nothing does.
     var failure: ErrorType {
-        if wasResetByPeer || unprocessed != nil, unprocessed != .connectionClosedBeforeResponse { return .upstreamReset }
+        let reason = unprocessed
+        if wasResetByPeer || reason != nil, reason != .connectionClosedBeforeResponse { return .upstreamReset }
         if session.isDead { return session.loss }
         // libnghttp2, or this proxy with its help, has found the response wrong.
         return .upstreamProtocolError
@@ -396,6 +400,9 @@ final class HTTP2Stream: Transport, Reusable {
 
     /// Bytes wait for the peer's credit.
     var hasUnsentBytes: Bool { outbound != nil }
+
+    /// Body bytes that were taken from the proxy and have not left, or never will.
+    var unsentBytes: Int { droppedBytes + (outbound?.readableBytes ?? 0) }
 
     /// The peer's message came to its end.
     private var isComplete: Bool { hasInboundEnded && !isTunnel }

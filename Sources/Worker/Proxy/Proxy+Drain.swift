@@ -151,6 +151,7 @@ extension Proxy {
                 leaveUpstream(exchange)
                 exchange.error = .drainTimeout
                 exchange.hadBodyError = exchange.phase == .streaming
+                if let stream = connection.stream { exchange.discount(unsent: stream.unsentBytes) }
                 closeExchange(exchange)
             }
             closeDownstream(connection)

@@ -205,6 +205,7 @@ extension Proxy {
     func abort(_ exchange: Exchange) {
         guard let client = exchange.downstream else { return }
         dropUpstream(exchange)
+        if let stream = client.stream { exchange.discount(unsent: stream.unsentBytes) }
         closeExchange(exchange)
         closeDownstream(client)
     }
