@@ -141,7 +141,7 @@ def test_100_continue(way: Way) -> None:
     way.play(play)
     way.client.begin("POST", ("content-length", "4"), ("expect", "100-continue"))
     assert way.client.wait_for_interim() == 100
-    way.client.send_part(b"body")
+    way.client.send_part(b"body", ends=True)
     assert way.client.answer().body == b"body"
     assert way.seen.all("expect") == ["100-continue"]
 

@@ -151,14 +151,14 @@ final class HTTP2Stream: Transport, Reusable {
         (textBytes, framing, lengthExpected) = (0, .raw, nil)
         (hasInboundEnded, isEndTaken, hasFinalHead) = (false, false, false)
         (method, isExtendedConnect, opensTunnel, refusal) = (.get, false, false, nil)
-        (headHeldBytes, bodyBytesTaken) = (0, 0)
+        (headHeldBytes, bodyBytesTaken, interimCount) = (0, 0, 0)
         if !trailers.isEmpty { trailers = [] }
         if !webSocketKey.isEmpty { webSocketKey = [] }
     }
 
     private func resetOutbound() {
         if rawBytesLeft < 0 { startReader(.none) }
-        (rawBytesLeft, isHeadSent) = (0, false)
+        (rawBytesLeft, isHeadSent, isEndHeld, droppedBytes) = (0, false, false, 0)
         (hasOutboundEnded, hasSentEnd, isDeferred, hasSubmitted) = (false, false, false, false)
         if !outboundTrailers.isEmpty { outboundTrailers = [] }
     }

@@ -83,7 +83,7 @@ final class UpstreamConnection: Connection, Reusable {
     /// A stream is over; it has neither exchange nor session.
     func reset() {
         (isConnecting, isHandshaking, isMaking, isIdle, isHTTP2) = (false, false, false, false, false)
-        (mustBeHTTP1, isLossBlamed, isCongested) = (false, false, false)
+        (mustBeHTTP1, isLossBlamed, isCongested, isLingering) = (false, false, false, false)
         (requestCount, readyAtNs, idleSinceNs, settingsSeen, pingsSeen) = (0, 0, 0, 0, 0)
         stream = nil
         carrier = nil

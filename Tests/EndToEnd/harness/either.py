@@ -181,8 +181,8 @@ class Client(ABC):
         """A head as it is, for /path?query; with `ends` nothing follows."""
 
     @abstractmethod
-    def send_part(self, body: bytes) -> None:
-        """A part of a body whose length the head has told."""
+    def send_part(self, body: bytes, *, ends: bool = False) -> None:
+        """A part of a body whose length the head has told, perhaps the last one."""
 
     @abstractmethod
     def send(
@@ -211,7 +211,7 @@ class Client1(Client):
         self._method = method
         self._connection.send(message.request("/path?query", *_lines(fields), method=method))
 
-    def send_part(self, body: bytes) -> None:
+    def send_part(self, body: bytes, *, ends: bool = False) -> None:
         self._connection.send(body)
 
     def send(
@@ -251,8 +251,8 @@ class Client2(Client):
         head = self._connection.request_fields("/path?query", *fields, method=method)
         self._connection.send_fields(self._stream, head, ends=ends)
 
-    def send_part(self, body: bytes) -> None:
-        self._connection.send_data(self._stream, body)
+    def send_part(self, body: bytes, *, ends: bool = False) -> None:
+        self._connection.send_data(self._stream, body, ends=ends)
 
     def send(
         self, method: str, *fields: Field, body: bytes | None = None, trailers: list[Field] | None = None

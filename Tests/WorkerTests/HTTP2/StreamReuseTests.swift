@@ -41,6 +41,7 @@ import Testing
         let incoming = pair.arrived[0]
         uses.note(incoming)
         _ = pair.text(incoming)
+        pair.send("HTTP/1.1 103 Early Hints\r\n\r\n", on: incoming)
         let large = String(repeating: "x", count: 100_000)
         let answer = ByteBuffer(capacity: 200_000)
         answer.append(string: "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n\(large)")
@@ -57,6 +58,8 @@ import Testing
         uses.note(reset)
         reset.close(isReset: false)
         uses.note(reset)
+        _ = incoming.send(from: answer, countMax: answer.readableBytes)
+        incoming.dropOutbound()
         other.close(isReset: true)
         own.close(isReset: true)
         for stream in [own, incoming, other, reset] { spoil(stream) }
@@ -69,6 +72,7 @@ import Testing
     private func spoil(_ stream: HTTP2Stream) {
         stream.news.hasDrained = true
         (stream.isInTouched, stream.isInSending, stream.isWaitingForRest) = (true, true, true)
+        stream.holdEnd()
         (stream.isDiscarding, stream.discardStartNs, stream.discardedBytes) = (true, 1, 2)
         (stream.method, stream.isExtendedConnect, stream.opensTunnel) = (.post, true, true)
         (stream.webSocketKey, stream.refusal) = ([1], .protocolError)
@@ -170,7 +174,7 @@ import Testing
             descriptor: -1, slot: 1, generation: 1, endpoint: endpoint, number: 7, address: 0, isConnecting: false)
         let used = UpstreamConnection(stream, on: carrier, slot: 3, generation: 4)
         (used.isConnecting, used.isHandshaking, used.isMaking, used.isIdle) = (true, true, true, true)
-        (used.mustBeHTTP1, used.isLossBlamed, used.isCongested) = (true, true, true)
+        (used.mustBeHTTP1, used.isLossBlamed, used.isCongested, used.isLingering) = (true, true, true, true)
         (used.requestCount, used.readyAtNs, used.idleSinceNs) = (1, 2, 3)
         (used.settingsSeen, used.pingsSeen) = (4, 5)
         used.history = ConnectionHistory(number: 1, startedNs: 2, startedUnixNs: 3)
