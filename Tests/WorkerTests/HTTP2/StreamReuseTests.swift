@@ -62,9 +62,13 @@ import Testing
         incoming.dropOutbound()
         other.close(isReset: true)
         own.close(isReset: true)
-        for stream in [own, incoming, other, reset] { spoil(stream) }
         pair.exchange()
-        for stream in [own, incoming, other, reset] { uses.note(stream) }
+        for stream in [own, incoming, other, reset] {
+            #expect(stream.isClosed, "its session has forgotten it")
+            uses.note(stream)
+            spoil(stream)
+            uses.note(stream)
+        }
         return uses
     }
 
