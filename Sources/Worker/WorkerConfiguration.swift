@@ -88,7 +88,7 @@ public struct WorkerConfiguration: Sendable {
         public var upstreamPingNs: UInt64 = 15_000_000_000
         /// How long a backend has to answer a PING.
         public var pingAnswerNs: UInt64 = 5_000_000_000
-        /// How long the rest of a request over HTTP/2 is read and thrown away once its answer is out.
+        /// How long nothing may come of the rest of a request over HTTP/2, which is thrown away, once its answer is out.
         public var discardNs: UInt64 = 2_000_000_000
         /// How long a backend may leave the SETTINGS of an HTTP/2 connection without an acknowledgement.
         public var settingsAnswerNs: UInt64 = 10_000_000_000

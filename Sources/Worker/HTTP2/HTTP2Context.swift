@@ -20,10 +20,11 @@ final class HTTP2Context {
         var heldShareBytes = 1024 * 1024
         /// How long they may have done so before.
         var heldPatienceNs: UInt64 = 250_000_000
-        /// How much of a request is read and thrown away once its answer is out, and for how long; how many of a
-        /// connection's streams may be in that state.
+        /// How much of a request is read and thrown away once its answer is out, over how long a silence, and how long in
+        /// all; how many of a connection's streams may be in that state.
         var discardBytesMax = 64 * 1024 * 1024
         var discardNs: UInt64 = 2_000_000_000
+        var discardNsMax: UInt64 = 30_000_000_000
         var discardingMax = 16
     }
 

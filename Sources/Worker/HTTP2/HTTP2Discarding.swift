@@ -14,7 +14,7 @@ extension HTTP2Session {
         markDirty()
         if discarding.count == context.limits.discardingMax { submitReset(discarding.removeFirst(), .noError) }
         stream.isDiscarding = true
-        stream.discardStartNs = context.nowNs
+        (stream.discardStartNs, stream.discardProgressNs) = (context.nowNs, context.nowNs)
         discarding.append(stream)
     }
 
@@ -22,6 +22,7 @@ extension HTTP2Session {
     func discarded(_ bytes: Int, of stream: HTTP2Stream) {
         guard stream.isDiscarding else { return }
         stream.discardedBytes += bytes
+        stream.discardProgressNs = context.nowNs
         guard stream.discardedBytes > context.limits.discardBytesMax else { return }
         stopDiscarding(stream)
         submitReset(stream, .noError)
@@ -30,13 +31,20 @@ extension HTTP2Session {
     /// Tells those to stop whose time is over.
     /// - Parameter nowNs: The time that the deadline was held against, which may be later than the turn's.
     func endDiscards(nowNs: UInt64) {
-        while let oldest = discarding.first, nowNs >= oldest.discardStartNs &+ context.limits.discardNs {
-            submitReset(discarding.removeFirst(), .noError)
+        for stream in discarding where nowNs >= dueNs(stream) {
+            stopDiscarding(stream)
+            submitReset(stream, .noError)
         }
+    }
+
+    /// After some silence, or when it has gone on for long.
+    private func dueNs(_ stream: HTTP2Stream) -> UInt64 {
+        let limits = context.limits
+        return min(stream.discardProgressNs &+ limits.discardNs, stream.discardStartNs &+ limits.discardNsMax)
     }
 
     func stopDiscarding(_ stream: HTTP2Stream) { discarding.removeAll { $0 === stream } }
 
-    /// When the first of them began.
-    var discardStartNs: UInt64? { discarding.first?.discardStartNs }
+    /// When the first of them is to be told, as things stand.
+    var discardDueNs: UInt64? { discarding.isEmpty ? nil : discarding.reduce(.max) { min($0, dueNs($1)) } }
 }

@@ -47,9 +47,10 @@ final class HTTP2Stream: Transport, Reusable {
     var isInSending = false
     /// The answer came early: once it has left, the rest of the request is discarded.
     var isWaitingForRest = false
-    /// It is being discarded, since when, and how much.
+    /// It is being discarded: since when, when something came last, and how much.
     var isDiscarding = false
     var discardStartNs: UInt64 = 0
+    var discardProgressNs: UInt64 = 0
     var discardedBytes = 0
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?
@@ -132,7 +133,8 @@ final class HTTP2Stream: Transport, Reusable {
         (id, place) = (0, 0)
         news = News()
         (isInTouched, isInSending) = (false, false)
-        (isWaitingForRest, isDiscarding, discardStartNs, discardedBytes) = (false, false, 0, 0)
+        (isWaitingForRest, isDiscarding, discardedBytes) = (false, false, 0)
+        (discardStartNs, discardProgressNs) = (0, 0)
         (downstream, upstream) = (nil, nil)
         resetInbound()
         resetOutbound()

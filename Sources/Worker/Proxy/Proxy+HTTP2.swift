@@ -190,15 +190,15 @@ extension Proxy {
         if session.isDead || session.isFinished { return endCarrier(connection, isOrderly: true) }
         guard let wanted = carrierDeadline(session) else { return downstreamDeadlines.disarm(connection) }
         if downstreamDeadlines.armed(connection) != wanted {
-            let startNs = wanted == .discard ? session.discardStartNs : nil
-            downstreamDeadlines.arm(connection, wanted, nowNs: startNs ?? nowNs)
+            let dueNs = wanted == .discard ? session.discardDueNs : nil
+            downstreamDeadlines.arm(connection, wanted, nowNs: dueNs.map { $0 &- http2.limits.discardNs } ?? nowNs)
         }
     }
 
     /// What a connection is waited for; nil while streams have deadlines of their own.
     private func carrierDeadline(_ session: HTTP2Session) -> DownstreamDeadline? {
         if session.isInBlock { return .requestHead }
-        if session.discardStartNs != nil { return .discard }
+        if !session.discarding.isEmpty { return .discard }
         return session.streams.isEmpty ? isDraining ? .linger : .keepAlive : nil
     }
 

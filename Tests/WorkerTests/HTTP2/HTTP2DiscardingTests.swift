@@ -57,10 +57,26 @@ import Testing
         expire(atNs: 2_000_000_000)
         #expect(first.wasResetByPeer && first.errorCode == HTTP2ErrorCode.noError.rawValue)
         #expect(!second.isClosed)
-        #expect(pair.server.discardStartNs == 1_000_000_000)
+        #expect(pair.server.discardDueNs == 3_000_000_000)
         expire(atNs: 3_000_000_000)
         #expect(second.wasResetByPeer)
-        #expect(pair.server.discardStartNs == nil)
+        #expect(pair.server.discardDueNs == nil)
+    }
+
+    @Test func restThatComesSlowlyIsWaitedForLonger() throws {
+        let pair = SessionPair()
+        let stream = try answeredEarly(pair, bodyBytes: 500)
+        for second in 1...29 {
+            pair.server.context.nowNs = UInt64(second) * 1_000_000_000
+            pair.send("x", on: stream)
+            pair.server.endDiscards(nowNs: pair.server.context.nowNs)
+            pair.exchange()
+            #expect(!stream.isClosed)
+        }
+        #expect(pair.server.discardDueNs == 30_000_000_000)
+        pair.server.endDiscards(nowNs: 30_000_000_000)
+        pair.exchange()
+        #expect(stream.wasResetByPeer && stream.errorCode == HTTP2ErrorCode.noError.rawValue)
     }
 
     @Test func onlySoManyRestsAreWaitedFor() throws {

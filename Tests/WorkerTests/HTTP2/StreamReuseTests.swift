@@ -78,6 +78,7 @@ import Testing
         (stream.isInTouched, stream.isInSending, stream.isWaitingForRest) = (true, true, true)
         stream.holdEnd()
         (stream.isDiscarding, stream.discardStartNs, stream.discardedBytes) = (true, 1, 2)
+        stream.discardProgressNs = 3
         (stream.method, stream.isExtendedConnect, stream.opensTunnel) = (.post, true, true)
         (stream.webSocketKey, stream.refusal) = ([1], .protocolError)
         (stream.wasResetByPeer, stream.isResetting, stream.wasResetHere) = (true, true, true)
