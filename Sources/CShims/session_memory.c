@@ -70,7 +70,8 @@ struct lb_session_memory {
     uint8_t *base;
     chunk *owner;
     // What is packed, NULL when nothing is.
-    uint64_t *packed;
+    uint8_t *packed;
+    size_t packed_bytes;
 };
 
 struct chunk {
@@ -82,9 +83,17 @@ struct chunk {
     lb_session_memory memories[RANGES_PER_CHUNK];
 };
 
+// What the content of a range takes at most, packed (see below).
+enum {
+    GROUPS = RANGE_BYTES / GROUP_BYTES,
+    PACKED_BYTES_MAX = GROUPS * (sizeof(uint16_t) + sizeof(uint64_t) + GROUP_WORDS * (1 + sizeof(uint64_t))),
+};
+
 struct lb_session_pool {
     chunk *with_room;
     size_t chunks;
+    // Where content is packed before it is known how much that is; the last byte is never of use.
+    uint8_t scratch[PACKED_BYTES_MAX + 1];
 };
 
 _Static_assert(RANGES_PER_CHUNK == 32, "one bit of `free` each");
@@ -93,7 +102,11 @@ _Static_assert(RANGES_PER_CHUNK == 32, "one bit of `free` each");
 
 lb_session_pool *lb_session_pool_new(void) {
     if (IS_SANITIZED || sysconf(_SC_PAGESIZE) != PAGE_BYTES) return NULL;
-    return calloc(1, sizeof(lb_session_pool));
+    lb_session_pool *pool = malloc(sizeof *pool);
+    if (!pool) return NULL;
+    pool->with_room = NULL;
+    pool->chunks = 0;
+    return pool;
 }
 
 size_t lb_session_pool_mapped(const lb_session_pool *pool) { return pool->chunks * CHUNK_BYTES; }
@@ -290,17 +303,13 @@ void lb_session_memory_made(lb_session_memory *memory) { ((state *)memory->base)
 
 // MARK: Packing
 
-// What is packed: for each group of words that are not all 0, its place in the range, a bit for each word that is not
-// 0, and those words. A place beyond the range ends it.
-enum { GROUPS = RANGE_BYTES / GROUP_BYTES };
+// What is packed: for each group of words that are not all 0, its place in the range, a bit for each word that is not 0,
+// and for each of those words a bit for each byte that is not 0, and those bytes.
 
 size_t lb_session_memory_short_frame_bytes(void) { return SHORT_FRAME_BYTES; }
 
 size_t lb_session_memory_packed_bytes(const lb_session_memory *memory) {
-    if (!memory->packed) return 0;
-    const uint64_t *at = memory->packed;
-    while (*at < GROUPS) at += 2 + __builtin_popcountll(at[1]);
-    return (size_t)(at + 1 - memory->packed) * sizeof *at;
+    return memory->packed ? memory->packed_bytes : 0;
 }
 
 // Free blocks hold nothing but the way to the next one.
@@ -316,20 +325,6 @@ static void clear_free_blocks(lb_session_memory *memory) {
     }
 }
 
-static uint64_t word_at(const uint8_t *base, size_t offset) {
-    uint64_t word;
-    memcpy(&word, base + offset, sizeof word);
-    return word;
-}
-
-static uint64_t words_in_use(const uint8_t *group) {
-    uint64_t bits = 0;
-    for (size_t index = 0; index < GROUP_WORDS; index++) {
-        bits |= (uint64_t)(word_at(group, index * 8) != 0) << index;
-    }
-    return bits;
-}
-
 // The pages that are packed, as bits: those that are surely without content, or whose content is not worth it, are not.
 static uint32_t pages_to_pack(const lb_session_memory *memory, bool sent_long_frames) {
     const uint32_t next = ((const state *)memory->base)->next;
@@ -341,60 +336,88 @@ static uint32_t pages_to_pack(const lb_session_memory *memory, bool sent_long_fr
 
 _Static_assert(RANGE_BYTES / PAGE_BYTES < 32, "one bit for each page, and one more");
 
-enum { GROUPS_PER_PAGE = PAGE_BYTES / GROUP_BYTES };
-
-static bool has_page(uint32_t pages, size_t group) { return pages >> group / GROUPS_PER_PAGE & 1; }
-
-// Words that the packed content will take.
-static size_t measure(const lb_session_memory *memory, uint32_t pages) {
-    size_t words = 1;
-    for (size_t group = 0; group < GROUPS; group++) {
-        if (!has_page(pages, group)) continue;
-        const uint64_t bits = words_in_use(memory->base + group * GROUP_BYTES);
-        if (bits) words += 2 + (size_t)__builtin_popcountll(bits);
-    }
-    return words;
+static uint64_t word_at(const uint8_t *group, size_t index) {
+    uint64_t word;
+    memcpy(&word, group + index * sizeof word, sizeof word);
+    return word;
 }
 
-static void copy_out(const lb_session_memory *memory, uint32_t pages, uint64_t *to) {
-    for (size_t group = 0; group < GROUPS; group++) {
-        if (!has_page(pages, group)) continue;
-        const uint8_t *from = memory->base + group * GROUP_BYTES;
-        const uint64_t bits = words_in_use(from);
-        if (!bits) continue;
-        *to++ = group;
-        *to++ = bits;
-        for (uint64_t rest = bits; rest; rest &= rest - 1) *to++ = word_at(from, (size_t)__builtin_ctzll(rest) * 8);
+static uint64_t words_in_use(const uint8_t *group) {
+    uint64_t bits = 0;
+    for (size_t index = 0; index < GROUP_WORDS; index++) bits |= (uint64_t)(word_at(group, index) != 0) << index;
+    return bits;
+}
+
+static uint8_t *put_word(uint8_t *to, uint64_t word) {
+    uint8_t *bits = to++;
+    *bits = 0;
+    for (unsigned index = 0; index < sizeof word; index++) {
+        const uint8_t byte = (uint8_t)(word >> 8 * index);
+        *to = byte;
+        to += byte != 0;
+        *bits |= (uint8_t)((byte != 0) << index);
     }
-    *to = GROUPS;
+    return to;
+}
+
+static const uint8_t *get_word(const uint8_t *from, uint8_t *to) {
+    uint64_t word = 0;
+    for (unsigned rest = *from++; rest; rest &= rest - 1) word |= (uint64_t)*from++ << 8 * __builtin_ctz(rest);
+    memcpy(to, &word, sizeof word);
+    return from;
+}
+
+static uint8_t *put_group(uint8_t *to, const lb_session_memory *memory, uint16_t group) {
+    const uint8_t *from = memory->base + (size_t)group * GROUP_BYTES;
+    const uint64_t bits = words_in_use(from);
+    if (!bits) return to;
+    memcpy(to, &group, sizeof group);
+    memcpy(to + sizeof group, &bits, sizeof bits);
+    to += sizeof group + sizeof bits;
+    for (uint64_t rest = bits; rest; rest &= rest - 1) to = put_word(to, word_at(from, (size_t)__builtin_ctzll(rest)));
+    return to;
+}
+
+static const uint8_t *get_group(const uint8_t *from, const lb_session_memory *memory) {
+    uint16_t group;
+    uint64_t bits;
+    memcpy(&group, from, sizeof group);
+    memcpy(&bits, from + sizeof group, sizeof bits);
+    from += sizeof group + sizeof bits;
+    uint8_t *to = memory->base + (size_t)group * GROUP_BYTES;
+    for (uint64_t rest = bits; rest; rest &= rest - 1) from = get_word(from, to + (size_t)__builtin_ctzll(rest) * 8);
+    return from;
+}
+
+static void clear_each(const lb_session_memory *memory, uint32_t pages) {
+    while (pages) {
+        const size_t first = (size_t)__builtin_ctz(pages);
+        const size_t count = (size_t)__builtin_ctz(~(pages >> first));
+        clear_pages(memory->base, first * PAGE_BYTES, (first + count) * PAGE_BYTES);
+        pages &= ~(((1u << count) - 1) << first);
+    }
 }
 
 int lb_session_memory_pack(lb_session_memory *memory, int sent_long_frames) {
     if (memory->packed) return 0;
     clear_free_blocks(memory);
     const uint32_t pages = pages_to_pack(memory, sent_long_frames != 0);
-    uint64_t *packed = malloc(measure(memory, pages) * sizeof *packed);
-    if (!packed) return 0;
-    copy_out(memory, pages, packed);
-    memory->packed = packed;
-    for (uint32_t rest = pages; rest;) {
-        const size_t first = (size_t)__builtin_ctz(rest);
-        const size_t count = (size_t)__builtin_ctz(~(rest >> first));
-        clear_pages(memory->base, first * PAGE_BYTES, (first + count) * PAGE_BYTES);
-        rest &= ~(((1u << count) - 1) << first);
+    uint8_t *scratch = memory->owner->pool->scratch, *end = scratch;
+    for (uint16_t group = 0; group < GROUPS; group++) {
+        if (pages >> group / (PAGE_BYTES / GROUP_BYTES) & 1) end = put_group(end, memory, group);
     }
+    memory->packed_bytes = (size_t)(end - scratch);
+    memory->packed = malloc(memory->packed_bytes);
+    if (!memory->packed) return 0;
+    memcpy(memory->packed, scratch, memory->packed_bytes);
+    clear_each(memory, pages);
     return 1;
 }
 
 void lb_session_memory_wake(lb_session_memory *memory) {
     if (!memory->packed) return;
-    const uint64_t *from = memory->packed;
-    while (*from < GROUPS) {
-        uint8_t *to = memory->base + *from++ * GROUP_BYTES;
-        for (uint64_t rest = *from++; rest; rest &= rest - 1) {
-            memcpy(to + (size_t)__builtin_ctzll(rest) * 8, from++, sizeof *from);
-        }
-    }
+    const uint8_t *from = memory->packed, *end = from + memory->packed_bytes;
+    while (from < end) from = get_group(from, memory);
     free(memory->packed);
     memory->packed = NULL;
 }

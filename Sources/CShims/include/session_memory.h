@@ -1,7 +1,7 @@
 // Memory of libnghttp2's sessions, made so that an idle one takes little.
 //
 // Each session gets a range of addresses of its own. What it is made of lies close together in the first pages; of the
-// large buffer for frames, only the pages that frames reach are ever touched. A session that rests is packed: the words
+// large buffer for frames, only the pages that frames reach are ever touched. A session that rests is packed: the bytes
 // that are not 0 are copied into one block and the pages given back. Waking puts all of it back to where it was, so
 // nothing here depends on what libnghttp2 keeps in its memory, only on that nobody uses a session that is packed.
 //

@@ -8,15 +8,31 @@ final class ObjectList<Element: AnyObject> {
     private var capacity: Int
     private(set) var count = 0
 
-    /// - Parameter capacity: Elements that it has room for at first.
+    /// - Parameter capacity: Elements that it has room for at first. Without any, it has no memory.
     init(capacity: Int = 8) {
-        self.capacity = max(1, capacity)
-        unsafe storage = .allocate(capacity: self.capacity)
+        self.capacity = capacity
+        unsafe storage = capacity > 0 ? .allocate(capacity: capacity) : Self.noStorage
     }
 
     deinit {
         unsafe storage.deinitialize(count: count)
+        if capacity > 0 { unsafe storage.deallocate() }
+    }
+
+    /// What nothing is read from or written to.
+    private static var noStorage: UnsafeMutablePointer<Element> {
+        guard let address = unsafe UnsafeMutablePointer<Element>(bitPattern: MemoryLayout<Element>.alignment) else {
+            preconditionFailure("an alignment of 0")
+        }
+        return unsafe address
+    }
+
+    /// Gives the memory of an empty list back.
+    func releaseMemory() {
+        guard count == 0, capacity > 0 else { return }
         unsafe storage.deallocate()
+        unsafe storage = Self.noStorage
+        capacity = 0
     }
 
     @inline(__always)
@@ -59,10 +75,11 @@ final class ObjectList<Element: AnyObject> {
 
     @inline(never)
     private func grow() {
-        let larger = UnsafeMutablePointer<Element>.allocate(capacity: capacity * 2)
+        let wanted = max(8, capacity * 2)
+        let larger = UnsafeMutablePointer<Element>.allocate(capacity: wanted)
         unsafe larger.moveInitialize(from: storage, count: count)
-        unsafe storage.deallocate()
+        if capacity > 0 { unsafe storage.deallocate() }
         unsafe storage = larger
-        capacity *= 2
+        capacity = wanted
     }
 }

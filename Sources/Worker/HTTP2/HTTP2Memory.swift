@@ -63,3 +63,52 @@ final class HTTP2Memory {
         nextNs = unsafe awake.isEmpty ? .max : nowNs &+ Self.periodNs
     }
 }
+
+extension HTTP2Session {
+    /// Packs what libnghttp2 has, if nothing has happened since the last call and nothing is about to.
+    /// - Returns: False when it stays as it is.
+    func rests() -> Bool {
+        defer { wasActive = false }
+        guard let memory = unsafe memory, !wasActive, !isMarkedDirty else { return false }
+        let sentLong = longestFrameBytes > lb_session_memory_short_frame_bytes()
+        guard unsafe lb_session_memory_pack(memory, sentLong ? 1 : 0) != 0 else { return false }
+        isPacked = true
+        releaseMemory()
+        context.memory.leaves(self)
+        return true
+    }
+
+    /// Gives back what is made again when it is needed.
+    private func releaseMemory() {
+        if !isInBlock {
+            keptRequestBlock = nil
+            keptResponseBlock = nil
+        }
+        streams.releaseMemory()
+        touched.releaseMemory()
+        sending.releaseMemory()
+    }
+
+    @inline(never)
+    func newRequestBlock() -> RequestBlock {
+        let block = RequestBlock(context.buffers, bytesMax: context.limits.requestFieldBytesMax)
+        keptRequestBlock = block
+        return block
+    }
+
+    @inline(never)
+    func newResponseBlock() -> ResponseBlock {
+        let block = ResponseBlock(context.buffers, bytesMax: context.limits.responseFieldBytesMax)
+        keptResponseBlock = block
+        return block
+    }
+
+    @inline(never)
+    func unpack() {
+        guard let memory = unsafe memory else { return }
+        unsafe lb_session_memory_wake(memory)
+        isPacked = false
+        wasActive = true
+        context.memory.wakes(self, nowNs: context.nowNs)
+    }
+}

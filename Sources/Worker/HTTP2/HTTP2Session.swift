@@ -43,31 +43,35 @@ final class HTTP2Session {
     }
     private let made: OpaquePointer
     /// What it lies in; nil where that is malloc's.
-    private let memory: OpaquePointer?
-    private(set) var isPacked = false
-    /// Where `HTTP2Memory` has it while it is awake.
+    let memory: OpaquePointer?
+    // Kept by `HTTP2Memory`.
+    var isPacked = false
+    /// Its place among those that are awake.
     var awakePlace = 0
-    /// Something has happened since `HTTP2Memory` looked.
-    private var wasActive = true
-    private var longestFrameBytes = 0
+    /// Something has happened since the last look.
+    var wasActive = true
+    /// Frames of DATA do not count.
+    private(set) var longestFrameBytes = 0
     /// The connection that it speaks over, to a client or to a backend; set by the proxy.
     var downstream: DownstreamConnection?
     var upstream: UpstreamConnection?
     var isMarkedDirty = false
     /// The last time that frames were to be written, the connection did not take all of them.
     var isBlocked = false
-    let streams = ObjectList<HTTP2Stream>()
-    private let touched = ObjectList<HTTP2Stream>()
+    let streams = ObjectList<HTTP2Stream>(capacity: 0)
+    let touched = ObjectList<HTTP2Stream>(capacity: 0)
     private var touchedIndex = 0
     /// Where `write` writes, while it does.
     private var writing: ByteBuffer?
-    private let sending = ObjectList<HTTP2Stream>()
+    let sending = ObjectList<HTTP2Stream>(capacity: 0)
     /// Streams that were answered early and whose requests still come, the oldest first.
     var discarding: ContiguousArray<HTTP2Stream> = []
 
     // The header block that comes in.
-    let requestBlock: RequestBlock
-    let responseBlock: ResponseBlock
+    var requestBlock: RequestBlock { keptRequestBlock ?? newRequestBlock() }
+    var responseBlock: ResponseBlock { keptResponseBlock ?? newResponseBlock() }
+    var keptRequestBlock: RequestBlock?
+    var keptResponseBlock: ResponseBlock?
     var trailerBlock = TrailerBlock()
     var blockStream: HTTP2Stream?
     var isTrailerBlock = false
@@ -106,8 +110,6 @@ final class HTTP2Session {
     init(_ role: Role, _ context: HTTP2Context) {
         self.role = role
         self.context = context
-        requestBlock = RequestBlock(context.buffers, bytesMax: context.limits.requestFieldBytesMax)
-        responseBlock = ResponseBlock(context.buffers, bytesMax: context.limits.responseFieldBytesMax)
         unsafe memory = context.memory.take()
         unsafe made = Self.makeSession(role, memory)
         unsafe nghttp2_session_set_user_data(made, Unmanaged.passUnretained(self).toOpaque())
@@ -153,27 +155,6 @@ final class HTTP2Session {
         unsafe nghttp2_session_callbacks_del(callbacks)
         guard status == 0, let made = unsafe session else { fatalError("no memory for an HTTP/2 session") }
         return unsafe made
-    }
-
-    /// Packs what libnghttp2 has, if nothing has happened since the last call and nothing is about to.
-    /// - Returns: False when it stays as it is.
-    func rests() -> Bool {
-        defer { wasActive = false }
-        guard let memory = unsafe memory, !wasActive, !isMarkedDirty else { return false }
-        let sentLong = longestFrameBytes > lb_session_memory_short_frame_bytes()
-        guard unsafe lb_session_memory_pack(memory, sentLong ? 1 : 0) != 0 else { return false }
-        isPacked = true
-        context.memory.leaves(self)
-        return true
-    }
-
-    @inline(never)
-    private func unpack() {
-        guard let memory = unsafe memory else { return }
-        unsafe lb_session_memory_wake(memory)
-        isPacked = false
-        wasActive = true
-        context.memory.wakes(self, nowNs: context.nowNs)
     }
 
     private func submitSettings() {

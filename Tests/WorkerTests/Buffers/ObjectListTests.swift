@@ -63,4 +63,18 @@ import Testing
         list = nil
         #expect(thing.isGone)
     }
+
+    @Test func anEmptyListCanDoWithoutMemory() {
+        let list = ObjectList<Thing>(capacity: 0)
+        list.releaseMemory()
+        #expect(list.popLast() == nil)
+        for round in 1...3 {
+            for number in 0..<(9 * round) { list.append(Thing(number)) }
+            list.releaseMemory()
+            #expect(Self.numbers(list) == Array(0..<(9 * round)))
+            list.removeAll()
+            list.releaseMemory()
+            #expect(list.isEmpty)
+        }
+    }
 }

@@ -65,6 +65,21 @@ import Testing
         #expect(pair.text(try #require(pair.arrived.first)).hasSuffix("\r\n\r\nhelloworld"))
     }
 
+    @Test func aHeaderBlockThatIsNotWholeRestsToo() throws {
+        let server = RawServer()
+        server.feed(RawFrames.frame(.headers, flags: RawFrames.endStream, stream: 1, [0x82, 0x86, 0x84]))
+        for _ in 0..<2 {
+            server.session.context.nowNs += Self.second
+            server.session.context.memory.settle(nowNs: server.session.context.nowNs)
+        }
+        #expect(server.session.isPacked && server.session.isInBlock)
+        server.feed(RawFrames.frame(.continuation, flags: RawFrames.endHeaders, stream: 1, [0x01, 0x01, 0x78]))
+        let stream = try #require(server.arrived.first)
+        let text = ByteBuffer(capacity: 1024)
+        _ = stream.receive(into: text)
+        #expect(String(decoding: text.bytes, as: UTF8.self) == "GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    }
+
     @Test func headersBeyondTheFirstPageComeThroughAfterARest() throws {
         let pair = SessionPair()
         for _ in 0..<3 {
