@@ -44,6 +44,7 @@ enum {
     // Pages that hold nothing but frames.
     FRAME_PAGES_END = FRAME_END / PAGE_BYTES * PAGE_BYTES,
     RANGES_PER_CHUNK = 32,
+    WARM_MAX = 16,
     CHUNK_BYTES = RANGES_PER_CHUNK * RANGE_BYTES,
     GROUP_WORDS = 64,
     GROUP_BYTES = GROUP_WORDS * 8,
@@ -92,6 +93,9 @@ enum {
 struct lb_session_pool {
     chunk *with_room;
     size_t chunks;
+    // Ranges that keep their pages for the next sessions: with short connections, faults would cost more than all else.
+    lb_session_memory *warm[WARM_MAX];
+    size_t warm_count;
     // Where content is packed before it is known how much that is; the last byte is never of use.
     uint8_t scratch[PACKED_BYTES_MAX + 1];
 };
@@ -106,6 +110,7 @@ lb_session_pool *lb_session_pool_new(void) {
     if (!pool) return NULL;
     pool->with_room = NULL;
     pool->chunks = 0;
+    pool->warm_count = 0;
     return pool;
 }
 
@@ -157,19 +162,18 @@ static chunk *make_chunk(lb_session_pool *pool) {
     return one;
 }
 
-void lb_session_pool_free(lb_session_pool *pool) {
-    while (pool->with_room) free_chunk(pool->with_room);
-    free(pool);
-}
-
-lb_session_memory *lb_session_memory_take(lb_session_pool *pool) {
+static lb_session_memory *cold_range(lb_session_pool *pool) {
     chunk *one = pool->with_room ? pool->with_room : make_chunk(pool);
     if (!one) return NULL;
     const int index = __builtin_ctz(one->free);
     one->free &= one->free - 1;
     if (one->free == 0) unlink_chunk(one);
-    lb_session_memory *memory = &one->memories[index];
-    ((state *)memory->base)->next = FIRST_BLOCK;
+    return &one->memories[index];
+}
+
+lb_session_memory *lb_session_memory_take(lb_session_pool *pool) {
+    lb_session_memory *memory = pool->warm_count > 0 ? pool->warm[--pool->warm_count] : cold_range(pool);
+    if (memory) ((state *)memory->base)->next = FIRST_BLOCK;
     return memory;
 }
 
@@ -179,15 +183,37 @@ static void clear_pages(uint8_t *base, size_t start, size_t end) {
     if (madvise(base + start, end - start, MADV_DONTNEED) != 0) memset(base + start, 0, end - start);
 }
 
-void lb_session_memory_give(lb_session_memory *memory) {
+static void cool(lb_session_memory *memory) {
     chunk *one = memory->owner;
-    free(memory->packed);
-    memory->packed = NULL;
     clear_pages(memory->base, 0, RANGE_BYTES);
     if (one->free == 0) link_chunk(one);
     one->free |= 1u << (memory - one->memories);
     const bool is_last = one->previous == NULL && one->following == NULL;
     if (one->free == UINT32_MAX && !is_last) free_chunk(one);
+}
+
+// All that has been a block is 0 again, save the frame buffer, from which nobody expects that.
+static void clear_blocks(lb_session_memory *memory) {
+    const uint32_t next = ((const state *)memory->base)->next;
+    if (next > FRAME_END) memset(memory->base + FRAME_END, 0, next - FRAME_END);
+    memset(memory->base, 0, next < FRAME_START ? next : FRAME_START);
+}
+
+void lb_session_memory_give(lb_session_memory *memory) {
+    lb_session_pool *pool = memory->owner->pool;
+    if (memory->packed || pool->warm_count == WARM_MAX) {
+        free(memory->packed);
+        memory->packed = NULL;
+        return cool(memory);
+    }
+    clear_blocks(memory);
+    pool->warm[pool->warm_count++] = memory;
+}
+
+void lb_session_pool_free(lb_session_pool *pool) {
+    while (pool->warm_count > 0) cool(pool->warm[--pool->warm_count]);
+    while (pool->with_room) free_chunk(pool->with_room);
+    free(pool);
 }
 
 // MARK: Blocks

@@ -3,17 +3,20 @@ import CShims
 /// The memory of a worker's HTTP/2 sessions, and which of them are awake.
 ///
 /// A session to which nothing happens for a while is packed (`session_memory.h`) and costs a tenth of what it does
-/// awake. It wakes when somebody reaches for libnghttp2's session, which nobody can do but by `HTTP2Session.raw`.
+/// awake. It wakes when somebody reaches for libnghttp2's session, which nobody can do but by `HTTP2Session.raw`. Who
+/// comes back is left awake for longer the next time, so that a client that asks every few seconds does not pay for both
+/// each time.
 ///
-///     awake ─ a whole period without anything ─► packed
-///       ▲                                          │
-///       └───────────────── raw ────────────────────┘
+///     awake ─ 1, 2, 4 … 16 whole periods without anything ─► packed
+///       ▲                                                      │
+///       └─────────────────────── raw ──────────────────────────┘
 ///
 /// Unsafe inside: knows the sessions without owning them; each takes itself out before it is gone.
 @safe
 final class HTTP2Memory {
-    /// How often those that are awake are looked at. Who asks once a second or more often is never packed.
+    /// How often those that are awake are looked at.
     static let periodNs: UInt64 = 1_000_000_000
+    static let quietPeriodsMax: UInt8 = 16
 
     private let pool: OpaquePointer?
     private var awake: ContiguousArray<Unmanaged<HTTP2Session>> = unsafe []
@@ -65,11 +68,12 @@ final class HTTP2Memory {
 }
 
 extension HTTP2Session {
-    /// Packs what libnghttp2 has, if nothing has happened since the last call and nothing is about to.
+    /// Packs what libnghttp2 has, if nothing has happened for long enough and nothing is about to.
     /// - Returns: False when it stays as it is.
     func rests() -> Bool {
-        defer { wasActive = false }
-        guard let memory = unsafe memory, !wasActive, !isMarkedDirty else { return false }
+        quietPeriods = wasActive || isMarkedDirty ? 0 : min(HTTP2Memory.quietPeriodsMax, quietPeriods + 1)
+        wasActive = false
+        guard let memory = unsafe memory, quietPeriods >= quietPeriodsWanted else { return false }
         let sentLong = longestFrameBytes > lb_session_memory_short_frame_bytes()
         guard unsafe lb_session_memory_pack(memory, sentLong ? 1 : 0) != 0 else { return false }
         isPacked = true
@@ -109,6 +113,7 @@ extension HTTP2Session {
         unsafe lb_session_memory_wake(memory)
         isPacked = false
         wasActive = true
+        quietPeriodsWanted = min(HTTP2Memory.quietPeriodsMax, 2 * quietPeriodsWanted)
         context.memory.wakes(self, nowNs: context.nowNs)
     }
 }

@@ -50,6 +50,9 @@ final class HTTP2Session {
     var awakePlace = 0
     /// Something has happened since the last look.
     var wasActive = true
+    /// Looks in a row that found nothing, and how many of them it takes.
+    var quietPeriods: UInt8 = 0
+    var quietPeriodsWanted: UInt8 = 1
     /// Frames of DATA do not count.
     private(set) var longestFrameBytes = 0
     /// The connection that it speaks over, to a client or to a backend; set by the proxy.

@@ -45,12 +45,23 @@ import Testing
         }
     }
 
+    @Test func whoComesBackStaysAwakeForLongerUpToALimit() throws {
+        let pair = SessionPair()
+        for seconds in [1, 2, 4, 8, 16, 16] {
+            try answer(pair, seconds)
+            pass(pair, seconds: seconds)
+            #expect(!pair.server.isPacked)
+            pass(pair, seconds: 1)
+            #expect(pair.server.isPacked)
+        }
+    }
+
     /// What HPACK has agreed on, the numbers of streams, windows: all of it is there again.
     @Test func requestsGoOnAfterEveryRest() throws {
         let pair = SessionPair()
         for index in 0..<300 {
             try answer(pair, index)
-            if index % 7 == 0 { pass(pair, seconds: 2) }
+            if index % 7 == 0 { pass(pair, seconds: 17) }
             #expect(pair.server.isPacked == (index % 7 == 0))
         }
         #expect(!pair.server.isDead && !pair.client.isDead)
@@ -86,7 +97,7 @@ import Testing
             let value = String(repeating: "v~", count: 4000)
             _ = pair.request("GET / HTTP/1.1\r\nHost: x\r\nX-Long: \(value)\r\n\r\n")
             #expect(pair.text(try #require(pair.arrived.last)).contains(value))
-            pass(pair, seconds: 2)
+            pass(pair, seconds: 17)
             #expect(pair.client.isPacked)
         }
     }

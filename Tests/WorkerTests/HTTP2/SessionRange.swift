@@ -103,11 +103,10 @@ final class SessionRange {
     /// What the pool maps while there are `count` more sessions.
     /// - Returns: Nil when one of them got no memory, or that of another.
     func mappedBytes(with count: Int) -> Int? {
-        var places: Set<UInt> = []
-        for _ in 0..<count { places.insert(UInt(bitPattern: unsafe lb_session_memory_take(pool))) }
+        let places = (0..<count).map { _ in UInt(bitPattern: unsafe lb_session_memory_take(pool)) }
         let mapped = unsafe lb_session_pool_mapped(pool)
-        let areDistinct = places.count == count && !places.contains(0)
-        while let place = places.popFirst() { unsafe lb_session_memory_give(OpaquePointer(bitPattern: place)) }
+        for place in places { unsafe lb_session_memory_give(OpaquePointer(bitPattern: place)) }
+        let areDistinct = Set(places).count == count && !places.contains(0)
         return areDistinct ? mapped : nil
     }
 }
