@@ -80,6 +80,7 @@ import Testing
         let server = RawServer()
         server.feed(RawFrames.frame(.headers, flags: RawFrames.endStream, stream: 1, [0x82, 0x86, 0x84]))
         for _ in 0..<2 {
+            server.session.context.forEachDirty { _ in }
             server.session.context.nowNs += Self.second
             server.session.context.memory.settle(nowNs: server.session.context.nowNs)
         }
