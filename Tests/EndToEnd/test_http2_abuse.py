@@ -8,6 +8,7 @@ import ssl
 import h2.events
 import pytest
 
+from harness import processes
 from harness.backends import BackendConnection
 from harness.balancer import Balancer
 from harness.certificates import Authority
@@ -163,6 +164,24 @@ def test_flood_is_logged_and_others_are_served(stage: Stage) -> None:
     assert client.get().status == 200
     wait_until(lambda: "connection is ended" in balancer.log(), "the line in the log")
     assert "too many frames that carry nothing" in balancer.log()
+
+
+def test_clients_that_read_nothing_do_not_fill_the_memory(stage: Stage) -> None:
+    """Their windows are closed: what they ask for stays with the backend, and others are served."""
+    backend = stage.nginx(big=bytes(60_000))
+    balancer = stage.balancer(backend)
+    worker = balancer.worker_pid()
+    closed = frame(SETTINGS, 0, 0, b"\0\4" + number(0))
+    get = bytes([0x82, 0x86, 0x44, 4]) + b"/big" + bytes([0x41, 1]) + b"x"
+    before = processes.rss_kib(worker)
+    processes.reset_peak_rss(worker)
+    for _ in range(16):
+        attacker = Attacker(balancer.port)
+        stage.keep(attacker.sock)
+        attacker.sock.sendall(closed + b"".join(request(2 * n + 1, fields=get) for n in range(128)))
+        assert len(balancer.get("/big").body) == 60_000
+    wait_until(lambda: "too much memory held" in balancer.log(), "the end of some connections")
+    assert processes.peak_rss_kib(worker) - before < 64 * 1024
 
 
 # What is told of requests that were not served

@@ -91,7 +91,7 @@ private final class Owner {
         limits.streamsMax = 8
         limits.requestFieldBytesMax = 512
         limits.responseFieldBytesMax = 512
-        limits.heldBytesMax = 256 * 1024
+        limits.fullBytes = 256 * 1024
         limits.heldShareBytes = 64 * 1024
         limits.heldPatienceNs = 0
         context = HTTP2Context(limits, BufferPool())

@@ -70,9 +70,10 @@ class Connection {
     }
 
     /// One read into `input`. Buffers that stay empty go back to the pool at once.
-    final func receive(_ buffers: BufferPool) -> IOResult {
+    /// - Parameter bytesMax: Where nothing waits there yet, no more than this is read, rounded up to a buffer's size.
+    final func receive(_ buffers: BufferPool, bytesMax: Int = BufferPool.Size.large.rawValue) -> IOResult {
         guard isReadable, !sawEnd else { return sawEnd ? .endOfStream : .wouldBlock }
-        let buffer = bufferWithRoom(buffers)
+        let buffer = bufferWithRoom(buffers, bytesMax: bytesMax)
         let room = buffer.writableBytes
         let result = transport?.receive(into: buffer) ?? buffer.receive(from: descriptor)
         switch result {
@@ -88,6 +89,9 @@ class Connection {
         releaseEmptyInput(buffers)
         return result
     }
+
+    /// How much it is worth to read for this connection at once.
+    final var sendBytesMax: Int { transport?.sendBytesMax ?? BufferPool.Size.large.rawValue }
 
     /// Sends what waits in `output` and then up to `countMax` bytes of `next`, in one go.
     final func send(_ next: ByteBuffer, countMax: Int) -> IOResult {
@@ -195,9 +199,9 @@ class Connection {
         if descriptor >= 0 { Socket.resetOnClose(descriptor) }
     }
 
-    private final func bufferWithRoom(_ buffers: BufferPool) -> ByteBuffer {
+    private final func bufferWithRoom(_ buffers: BufferPool, bytesMax: Int) -> ByteBuffer {
         guard let current = input else {
-            let fresh = buffers.take(.large)
+            let fresh = buffers.take(holding: bytesMax)
             input = fresh
             return fresh
         }

@@ -45,6 +45,12 @@ class Transport {
         return .bytes(first + second)
     }
 
+    /// How many bytes a send may take soon: not worth reading more than that from where they come.
+    var sendBytesMax: Int { BufferPool.Size.large.rawValue }
+
+    /// So large a buffer was read of a request or response that passes, and waits behind this.
+    func holds(behind capacity: Int, ofRequest: Bool) {}
+
     /// Hands on what sends took.
     /// - Returns: `.bytes(0)` when nothing is left.
     func flush() -> IOResult { .bytes(0) }

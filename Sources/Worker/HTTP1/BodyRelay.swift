@@ -154,7 +154,7 @@ final class BodyRelay {
     func pump(from source: Connection, to sink: Connection, _ buffers: BufferPool) -> Outcome {
         for _ in 0..<Self.readsPerTurn {
             if let stop = drainInput(of: source, to: sink, buffers) { return stop }
-            switch source.receive(buffers) {
+            switch source.receive(buffers, bytesMax: sink.sendBytesMax) {
             case .bytes: continue
             case .wouldBlock: return .needsInput
             case .failed(let error): return isRead ? endWithoutTrailers(sink, buffers) : .sourceFailed(error)

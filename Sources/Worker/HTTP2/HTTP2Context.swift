@@ -4,22 +4,35 @@ final class HTTP2Context {
     struct Limits {
         /// Streams that a client may have open at once.
         var streamsMax = 128
-        /// Body bytes of one stream that wait here at most, announced as its window.
+        /// Body bytes that a peer may send on a stream before any of them is taken, announced as its window.
+        var firstWindowBytes = 64 * 1024
+        /// The window of a stream whose bytes are taken as they come: what waits here of one stream at most.
         var streamWindowBytes = 256 * 1024
-        /// The same for all streams of a connection together.
+        /// The window of a stream from which more is wanted while much waits on others.
+        var tightWindowBytes = 16 * 1024
+        /// Body bytes of all streams of a connection together that wait here at most, announced as its window.
         var connectionWindowBytes = 16 * 1024 * 1024
+        /// What streams of one connection hold for its peer at most, beyond what each of them may always have.
+        var outboundBytesMax = 1024 * 1024
         /// Names and values of a request's fields.
         var requestFieldBytesMax = 32 * 1024
         /// The same for a response.
         var responseFieldBytesMax = 64 * 1024
         /// A header block, with 32 bytes for each field, that is this many times as large ends its connection.
         var blockTimesMax = 8
-        /// Memory in which streams of a worker keep bodies and heads, beyond what each of them may always have. When
-        /// there is no more, connections that hold more than their share are ended.
-        var heldBytesMax = 48 * 1024 * 1024
+        /// Memory in which streams of a worker keep bodies and heads, beyond what each of them may always have: from
+        /// where on less is read of what nobody takes, and clients' connections on which nothing moves are ended; from
+        /// where on it is as little as can be; and from where on backends that send it must wait, and clients'
+        /// connections that hold more than their share are ended.
+        var tightBytes = 12 * 1024 * 1024
+        var shortBytes = 18 * 1024 * 1024
+        var fullBytes = 24 * 1024 * 1024
         var heldShareBytes = 1024 * 1024
-        /// How long they may have done so before.
-        var heldPatienceNs: UInt64 = 250_000_000
+        /// Connections that hold more than this are looked at then.
+        var heldNoticeBytes = 64 * 1024
+        /// How long they may have done so before, and those on which nothing at all has moved.
+        var heldPatienceNs: UInt64 = 500_000_000
+        var stillPatienceNs: UInt64 = 20_000_000
         /// How much of a request is read and thrown away once its answer is out, over how long a silence, and how long in
         /// all; how many of a connection's streams may be in that state.
         var discardBytesMax = 64 * 1024 * 1024
@@ -42,9 +55,15 @@ final class HTTP2Context {
     let freeStreams = ReuseList<HTTP2Stream>(countMax: 256)
     /// The time of this turn.
     var nowNs: UInt64 = 0
+    /// How scarce memory for what streams hold is.
+    enum Scarcity: Int {
+        case plenty, tight, short, full
+    }
+
     /// What streams of all connections hold.
-    var heldBytes = 0
-    /// Sessions with clients that hold more than their share, and when they were looked at last.
+    private(set) var heldBytes = 0
+    private(set) var scarcity = Scarcity.plenty
+    /// Sessions with clients that hold much, and when they were looked at last.
     private var holders: ContiguousArray<HTTP2Session> = []
     private var relievedNs: UInt64 = 0
     private var random = SystemRandomNumberGenerator()
@@ -65,11 +84,42 @@ final class HTTP2Context {
 
     func holdsNoMore(_ session: HTTP2Session) { holders.removeAll { $0 === session } }
 
-    /// Where streams hold too much, looks for those to blame, ten times a second.
+    /// Streams hold more, or less.
+    func held(_ bytes: Int) {
+        heldBytes += bytes
+        let risen = level(heldBytes)
+        if risen.rawValue > scarcity.rawValue { return scarcity = risen }
+        // It is a while before there is as much again.
+        let fallen = level(heldBytes + heldBytes / 3)
+        if fallen.rawValue < scarcity.rawValue { scarcity = fallen }
+    }
+
+    private func level(_ bytes: Int) -> Scarcity {
+        if bytes <= min(limits.tightBytes, limits.fullBytes) { return .plenty }
+        if bytes > limits.fullBytes { return .full }
+        return bytes > limits.shortBytes ? .short : .tight
+    }
+
+    /// How much to read of a message that nobody may want to take.
+    var readSize: BufferPool.Size {
+        switch scarcity {
+        case .plenty: .large
+        case .tight: .medium
+        case .short, .full: .small
+        }
+    }
+
+    /// There is no memory for more from this peer.
+    func mustWait(_ session: HTTP2Session) -> Bool {
+        scarcity == .full && session.waitingBytes > limits.heldNoticeBytes
+    }
+
+    /// Where streams hold much, looks for those to blame, a hundred times a second.
     func relieveMemory() {
-        guard heldBytes > limits.heldBytesMax, nowNs >= relievedNs &+ 100_000_000 else { return }
+        guard scarcity != .plenty, nowNs >= relievedNs &+ 10_000_000 else { return }
         relievedNs = nowNs
-        for session in holders { session.endIfHoarding() }
+        let share = min(limits.heldShareBytes, limits.fullBytes / max(1, holders.count))
+        for session in holders { scarcity == .full ? session.endIfHoarding(share: share) : session.endIfStill() }
     }
 
     var hasDirty: Bool { !dirty.isEmpty }

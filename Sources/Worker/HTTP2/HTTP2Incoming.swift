@@ -211,7 +211,10 @@ extension HTTP2Session {
             allowsExtendedConnect: value(NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 0)
     }
 
-    func settingsAcknowledged() { areSettingsAcknowledged = true }
+    func settingsAcknowledged() {
+        areSettingsAcknowledged = true
+        windowsChanged()
+    }
 
     func goawayReceived(lastStreamID: Int32, errorCode: UInt32, debugData: Span<UInt8>) {
         var data: [UInt8] = []

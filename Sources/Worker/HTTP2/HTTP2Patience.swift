@@ -45,8 +45,8 @@ struct HTTP2Patience {
     private var bytes = Self.bytesMax
     private var lateBytes = 0
     private var streams = Self.streamsMax
-    /// DATA that the peer has taken lately: half of it is forgotten with every second that passes.
-    private var sentBytes = 0
+    /// DATA that the peer has taken lately, and its own that was: half of it is forgotten with every second that passes.
+    private var movedBytes = 0
     private var refilledNs: UInt64 = 0
     /// The first cause, once there is one.
     private(set) var exhausted: Cause?
@@ -65,14 +65,17 @@ struct HTTP2Patience {
         refilledNs = nowNs - (nowNs - refilledNs) % Self.stepNs
         bytes = min(Self.bytesMax, bytes + steps * (Self.bytesPerSecond / Self.streamsPerSecond))
         streams = min(Self.streamsMax, streams + steps)
-        sentBytes >>= min(steps / Self.streamsPerSecond, Int.bitWidth - 1)
+        movedBytes >>= min(steps / Self.streamsPerSecond, Int.bitWidth - 1)
     }
 
-    /// Whether what is held for the peer is more than it takes in a second or two.
+    /// Whether what is held for the peer is more than moves in a second or two.
     mutating func isHoarding(_ heldBytes: Int, nowNs: UInt64) -> Bool {
         if nowNs > refilledNs { refill(nowNs) }
-        return heldBytes > sentBytes
+        return heldBytes > movedBytes
     }
+
+    /// Nothing has moved for a long time.
+    var isStill: Bool { movedBytes == 0 }
 
     /// DATA with a payload came, or a part of it.
     mutating func dataArrived(_ count: Int) { bytes += count }
@@ -84,8 +87,10 @@ struct HTTP2Patience {
     mutating func dataSent(_ count: Int) {
         guard count > 0 else { return }
         bytes += max(count >> 3, Self.creditFrameBytes)
-        sentBytes += count
+        movedBytes += count
     }
+    /// DATA of the peer was handed on.
+    mutating func moved(_ count: Int) { movedBytes += count }
     /// A frame costs more than its bytes.
     mutating func charge(_ count: Int) { bytes -= count }
     /// The peer did not know yet that the stream would be reset.

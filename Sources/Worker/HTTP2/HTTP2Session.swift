@@ -106,9 +106,19 @@ final class HTTP2Session {
     private var isCalmed = false
     /// Names and values of the header block that comes in, with something for each field.
     var blockBytes = 0
-    /// Memory that the streams hold, and since when it is more than a share.
+    /// Memory that the streams hold, and since when it is much.
     private var heldBytes = 0
     private var largeSinceNs: UInt64 = 0
+    /// The part of it that waits for the peer, and that of requests' heads.
+    var outboundBytes = 0
+    var headBytes = 0
+    /// Streams may send nothing unasked (`HTTP2Windows`), and since when.
+    var isTight = false
+    var tightSinceNs: UInt64 = 0
+    /// Its peer waits for memory (`Proxy.mustWait`).
+    var isPostponed = false
+    /// By how much the windows of streams are larger than the first one.
+    var raisedBytes = 0
 
     init(_ role: Role, _ context: HTTP2Context) {
         self.role = role
@@ -163,7 +173,7 @@ final class HTTP2Session {
     private func submitSettings() {
         let limits = context.limits
         var entries: [nghttp2_settings_entry] = [
-            Self.setting(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.streamWindowBytes)
+            Self.setting(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.firstWindowBytes)
         ]
         if role == .server {
             entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streamsMax))
@@ -173,15 +183,21 @@ final class HTTP2Session {
             entries.append(Self.setting(NGHTTP2_SETTINGS_ENABLE_PUSH, 0))
             entries.append(Self.setting(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.responseFieldBytesMax))
         }
+        submit(entries)
         let flags = UInt8(NGHTTP2_FLAG_NONE.rawValue)
-        unsafe entries.withUnsafeBufferPointer { entries in
-            _ = unsafe nghttp2_submit_settings(raw, flags, entries.baseAddress, entries.count)
-        }
         _ = unsafe nghttp2_session_set_local_window_size(raw, flags, 0, Int32(limits.connectionWindowBytes))
         markDirty()
     }
 
-    private static func setting(_ id: nghttp2_settings_id, _ value: Int) -> nghttp2_settings_entry {
+    @discardableResult
+    func submit(_ settings: [nghttp2_settings_entry]) -> Bool {
+        unsafe settings.withUnsafeBufferPointer { settings in
+            unsafe nghttp2_submit_settings(
+                raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), settings.baseAddress, settings.count) == 0
+        }
+    }
+
+    static func setting(_ id: nghttp2_settings_id, _ value: Int) -> nghttp2_settings_entry {
         nghttp2_settings_entry(settings_id: Int32(id.rawValue), value: UInt32(value))
     }
 
@@ -196,6 +212,7 @@ final class HTTP2Session {
         }
         if count < 0 { broke(count) }
         if !patience.lasts() { calm() }
+        settleWindows()
         markDirty()
     }
 
@@ -236,10 +253,10 @@ final class HTTP2Session {
 
     /// A stream holds more memory, or less. A backend is not to blame for what its clients do not take.
     func held(_ bytes: Int) {
-        let wasLarge = heldBytes > context.limits.heldShareBytes
+        let wasLarge = heldBytes > context.limits.heldNoticeBytes
         heldBytes += bytes
-        context.heldBytes += bytes
-        let isLarge = heldBytes > context.limits.heldShareBytes
+        context.held(bytes)
+        let isLarge = heldBytes > context.limits.heldNoticeBytes
         if role == .server, isLarge != wasLarge {
             largeSinceNs = context.nowNs
             isLarge ? context.holds(self) : context.holdsNoMore(self)
@@ -249,9 +266,19 @@ final class HTTP2Session {
 
     /// It has held more than its share for a while and takes less than that: who reads what waits for it is not to
     /// blame for a worker that is short of memory.
-    func endIfHoarding() {
-        guard context.nowNs >= largeSinceNs &+ context.limits.heldPatienceNs else { return }
-        if patience.isHoarding(heldBytes, nowNs: context.nowNs) { calm(.memory) }
+    func endIfHoarding(share: Int) {
+        guard heldBytes > share, patience.isHoarding(heldBytes, nowNs: context.nowNs) else { return }
+        let limits = context.limits
+        let patienceNs = patience.isStill ? limits.stillPatienceNs : limits.heldPatienceNs
+        if context.nowNs >= largeSinceNs &+ patienceNs { calm(.memory) }
+    }
+
+    /// It holds much that could move, and nothing has ever moved, or not for a long time.
+    func endIfStill() {
+        let limits = context.limits
+        guard heldBytes - headBytes > limits.heldNoticeBytes, context.nowNs >= largeSinceNs &+ limits.heldPatienceNs
+        else { return }
+        if patience.isHoarding(heldBytes, nowNs: context.nowNs), patience.isStill { calm(.memory) }
     }
 
     /// Writes frames for the peer into `output`, as many as fit.
@@ -365,6 +392,8 @@ final class HTTP2Session {
         guard place < streams.count, streams[place] === stream else { return }
         _ = streams.swapRemove(place)
         if place < streams.count { streams[place].place = place }
+        raisedBytes -= stream.raisedBytes
+        stream.raisedBytes = 0
         stream.dropOutbound()
         stream.holdsNothing()
     }
@@ -405,21 +434,13 @@ final class HTTP2Session {
     /// A stream of our own. The request's head decides its number.
     func openStream() -> HTTP2Stream { newStream(id: 0) }
 
-    /// Gives the peer credit for bytes that were handed on.
-    func consume(_ stream: HTTP2Stream, bytes: Int) {
-        waitingBytes -= bytes
-        guard !isDead else { return }
-        _ = unsafe nghttp2_session_consume(raw, stream.id, bytes)
-        if unsafe nghttp2_session_want_write(raw) != 0 { markDirty() }
-    }
-
     func resume(_ stream: HTTP2Stream) {
         _ = unsafe nghttp2_session_resume_data(raw, stream.id)
     }
 
     /// The proxy is done with a stream of a client.
     func ownerLeft(_ stream: HTTP2Stream, isAnswered: Bool) {
-        guard isAnswered, !(stream.isTunnel && stream.hasUnsentBytes) else {
+        guard isAnswered else {
             return reset(stream, code: stream.isTunnel ? .cancel : .internalError)
         }
         guard !stream.hasInboundEnded else { return }
@@ -437,7 +458,9 @@ final class HTTP2Session {
         stream.isResetting = true
         stream.wasResetHere = !isPeersFault
         stream.isWaitingForRest = false
-        if !isPeersFault, !stream.hasInboundEnded { patience.expectLate(context.limits.streamWindowBytes) }
+        if !isPeersFault, !stream.hasInboundEnded {
+            patience.expectLate(context.limits.firstWindowBytes + stream.raisedBytes)
+        }
         _ = unsafe nghttp2_submit_rst_stream(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, code.rawValue)
         markDirty()
     }

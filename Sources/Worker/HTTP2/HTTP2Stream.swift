@@ -108,9 +108,17 @@ final class HTTP2Stream: Transport, Reusable {
     /// RST_STREAM was submitted here, by this proxy's own choice or because of what the peer had sent.
     var isResetting = false
     var wasResetHere = false
-    /// What it counts for in the session's memory, and its head's part.
+    /// What it counts for in the memory of the session that is to blame for it, and the parts of its head, of what waits
+    /// for the peer, and of what was read to be handed on.
     private var heldBytes = 0
+    private var payer: HTTP2Session?
+    private var isForgotten = false
     private var headHeldBytes = 0
+    private var outboundHeldBytes = 0
+    private var requestBytesBehind = 0
+    private var responseBytesBehind = 0
+    /// By how much its window is larger than the first one.
+    var raisedBytes = 0
     /// Body bytes that came in and were handed on.
     private(set) var bodyBytesTaken = 0
 
@@ -141,6 +149,7 @@ final class HTTP2Stream: Transport, Reusable {
         (isClosed, isAbandoned, errorCode) = (false, false, 0)
         (wasResetByPeer, isResetting, wasResetHere) = (false, false, false)
         (isDrained, receiveAwaitsWritable, sendAwaitsReadable) = (false, false, false)
+        (raisedBytes, isForgotten) = (0, false)
     }
 
     private func release(_ buffers: BufferPool) {
@@ -178,6 +187,7 @@ final class HTTP2Stream: Transport, Reusable {
         textBytes += bytes
         if bytes > Self.freeBytes {
             let size = bytes > BufferPool.Size.medium.rawValue ? BufferPool.Size.large : .medium
+            if isServer { session.headBytes += size.rawValue - headHeldBytes }
             headHeldBytes = size.rawValue
             updateHeld()
         }
@@ -244,7 +254,7 @@ final class HTTP2Stream: Transport, Reusable {
         if buffer.isEmpty {
             outbound = nil
             buffers.give(buffer)
-            if heldBytes > 0 { updateHeld() }
+            if outboundHeldBytes > 0 { updateHeld() }
         }
         return true
     }
@@ -291,20 +301,54 @@ final class HTTP2Stream: Transport, Reusable {
 
     /// Counts buffers that are not small. A large head stays in memory while its request is served.
     private func updateHeld() {
+        guard !isForgotten else { return }
         let waiting = inbound.buffer.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
         let leaving = outbound.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
-        let wanted = waiting + leaving + headHeldBytes
-        guard wanted != heldBytes else { return }
-        let change = wanted - heldBytes
-        heldBytes = wanted
-        session.held(change)
+        if leaving != outboundHeldBytes {
+            session.outboundBytes += leaving - outboundHeldBytes
+            outboundHeldBytes = leaving
+        }
+        hold(waiting + leaving + headHeldBytes + requestBytesBehind + responseBytesBehind)
+    }
+
+    private func hold(_ bytes: Int) {
+        guard bytes != heldBytes else { return }
+        let change = bytes - heldBytes
+        heldBytes = bytes
+        let payer = payer ?? findPayer()
+        self.payer = bytes > 0 ? payer : nil
+        payer.held(change)
+    }
+
+    /// A backend is not to blame for what a client does not take.
+    private func findPayer() -> HTTP2Session {
+        let client = upstream?.exchange?.downstream?.transport as? HTTP2Stream
+        return client?.session ?? session
+    }
+
+    override func holds(behind capacity: Int, ofRequest: Bool) {
+        let bytes = capacity > Self.freeBytes ? capacity : 0
+        if ofRequest {
+            guard bytes != requestBytesBehind else { return }
+            requestBytesBehind = bytes
+        } else {
+            guard bytes != responseBytesBehind else { return }
+            responseBytesBehind = bytes
+        }
+        updateHeld()
     }
 
     /// The session forgets it.
     func holdsNothing() {
-        guard heldBytes > 0 else { return }
-        session.held(-heldBytes)
-        heldBytes = 0
+        isForgotten = true
+        guard let home else { return }
+        home.outboundBytes -= outboundHeldBytes
+        outboundHeldBytes = 0
+        if isServer { session.headBytes -= headHeldBytes }
+        headHeldBytes = 0
+        requestBytesBehind = 0
+        responseBytesBehind = 0
+        hold(0)
     }
 
     func dropOutbound() {
@@ -327,13 +371,21 @@ final class HTTP2Stream: Transport, Reusable {
 
     override func receive(into buffer: ByteBuffer) -> IOResult {
         let before = buffer.readableBytes
+        if session.isTight, awaitsData { session.wanted(self, bytes: buffer.writableBytes) }
         takeText(into: buffer)
         if textBytes == 0 { takeData(into: buffer) }
         if textBytes == 0, inbound.count == 0, hasInboundEnded, !isEndTaken { takeEnd(into: buffer) }
         if inbound.count == 0 { releaseInbound() }
-        isDrained = inbound.count == 0 && !(isClosed && !isComplete)
+        if awaitsData { session.keptUp(self) }
+        // In a tight session the peer sends what is asked for.
+        isDrained = inbound.count == 0 && !(isClosed && !isComplete) && !(session.isTight && awaitsData)
         let count = buffer.readableBytes - before
         return count > 0 ? .bytes(count) : nothingReceived()
+    }
+
+    /// Nothing is here to be taken, and more is to come.
+    var awaitsData: Bool {
+        !hasInboundEnded && inbound.count == 0 && hasFinalHead && !isClosed && !isAbandoned && id > 0
     }
 
     private func releaseInbound() {
@@ -543,21 +595,28 @@ final class HTTP2Stream: Transport, Reusable {
         return count
     }
 
+    override var sendBytesMax: Int {
+        let size = session.outboundRoom(self).rawValue
+        return max(size - (outbound?.readableBytes ?? 0), Self.freeBytes)
+    }
+
     /// Some free room, nil while enough waits.
     private func outboundRoom() -> ByteBuffer? {
         guard let current = outbound else {
             let isLengthKnown = rawBytesLeft >= 0 && rawBytesLeft != .max
             let wanted = isLengthKnown ? min(rawBytesLeft, Self.outboundBytesMax) : BufferPool.Size.medium.rawValue
-            let fresh = buffers.take(holding: wanted)
+            let isSmall = wanted <= Self.freeBytes
+            let fresh = buffers.take(holding: isSmall ? wanted : min(wanted, session.outboundRoom(self).rawValue))
             outbound = fresh
-            updateHeld()
+            if fresh.capacity > Self.freeBytes { updateHeld() }
             return fresh
         }
         if current.writableBytes >= current.capacity / 4 { return current }
         current.compact()
         if current.writableBytes >= current.capacity / 4 { return current }
-        guard current.capacity < Self.outboundBytesMax else { return current.writableBytes > 0 ? current : nil }
-        let larger = buffers.take(.large)
+        let size = current.capacity < Self.outboundBytesMax ? session.outboundRoom(self) : .large
+        guard current.capacity < size.rawValue else { return current.writableBytes > 0 ? current : nil }
+        let larger = buffers.take(size)
         larger.append(current.readable)
         buffers.give(current)
         outbound = larger
@@ -606,7 +665,7 @@ final class HTTP2Stream: Transport, Reusable {
         dropInbound()
         guard !isClosed else { return }
         if isServer {
-            session.ownerLeft(self, isAnswered: hasOutboundEnded)
+            session.ownerLeft(self, isAnswered: hasOutboundEnded && !hasUnsentBytes)
         } else if id == 0 {
             session.forget(self)
         } else if isUnfinished {

@@ -10,6 +10,7 @@ extension Proxy {
         let before = exchange.requestRelay.progress
         let outcome = exchange.requestRelay.pump(from: client, to: connection, buffers)
         let moved = exchange.requestRelay.progress != before
+        countBehind(client, client, outcome, ofRequest: true)
         switch outcome {
         case .finished, .needsInput:
             armDeadlines(exchange, client, connection, requestMoved: moved)
@@ -27,6 +28,15 @@ extension Proxy {
         case .tooLarge:
             requestSpoilt(exchange, .bodyTooLarge)
         }
+    }
+
+    /// What was read and cannot go on counts for the client's connection.
+    private func countBehind(
+        _ source: Connection, _ client: DownstreamConnection, _ outcome: BodyRelay.Outcome, ofRequest: Bool
+    ) {
+        guard let transport = client.transport else { return }
+        let capacity = outcome == .sinkBlocked ? source.input?.capacity ?? 0 : 0
+        transport.holds(behind: capacity, ofRequest: ofRequest)
     }
 
     /// Trailers behind a body whose length is known pass beside the text, from one stream to another.
@@ -63,6 +73,7 @@ extension Proxy {
         let before = exchange.responseRelay.progress
         let outcome = exchange.responseRelay.pump(from: connection, to: client, buffers)
         let moved = exchange.responseRelay.progress != before
+        countBehind(connection, client, outcome, ofRequest: false)
         switch outcome {
         case .finished:
             finishResponse(exchange)

@@ -56,6 +56,7 @@ extension Proxy {
                 continueDrain(connection, session)
                 continue
             }
+            if mustWait(connection, session) { return }
             switch connection.receive(buffers) {
             case .bytes: continue
             case .wouldBlock: return

@@ -138,6 +138,7 @@ extension Proxy {
                 noteCongestion(connection, session)
                 continue
             }
+            if mustWait(connection, session) { return }
             switch connection.receive(buffers) {
             case .bytes: continue
             case .wouldBlock: return
@@ -151,7 +152,7 @@ extension Proxy {
     /// Clients that do not read fill their streams' windows, and all of them together the connection's. New requests
     /// are kept away from it before that.
     private func noteCongestion(_ connection: UpstreamConnection, _ session: HTTP2Session) {
-        let isCongested = session.waitingBytes > http2.limits.connectionWindowBytes / 2
+        let isCongested = session.waitingBytes > http2.limits.connectionWindowBytes / 4
         guard isCongested != connection.isCongested else { return }
         connection.isCongested = isCongested
         connection.endpoint.http2Pool.congestionChanged(connection.slot, isCongested: isCongested)
@@ -159,7 +160,7 @@ extension Proxy {
     }
 
     /// Something has come. The server owes no sign of life before it owes an acknowledgement no more.
-    private func armSilence(_ connection: UpstreamConnection, _ session: HTTP2Session) {
+    func armSilence(_ connection: UpstreamConnection, _ session: HTTP2Session) {
         guard !connection.isMaking, session.areSettingsAcknowledged, upstreamDeadlines.armed(connection) != .leaving
         else { return }
         upstreamDeadlines.arm(connection, .ping, nowNs: nowNs)

@@ -18,6 +18,7 @@ extension Proxy {
         let count = poller.wait(timeoutMs: waitMs)
         nowNs = Clock.monotonicNs()
         http2.nowNs = nowNs
+        http2.relieveMemory()
         unixOffsetNs = 0
         status?.turned(nowNs)
         for index in 0..<count {
@@ -25,6 +26,7 @@ extension Proxy {
             status?.serves(token.bits)
             serve(token, readiness, control, termination)
         }
+        resumePostponed()
         runDeferred()
         expireDeadlines()
         flushCarriers()
@@ -112,6 +114,7 @@ extension Proxy {
         next = min(next, http2.memory.nextNs)
         if acceptAgainNs > 0 { next = min(next, acceptAgainNs) }
         if status != nil { next = min(next, nowNs + heartbeatNs) }
+        if http2.scarcity != .plenty { next = min(next, nowNs + Self.scarcityTurnNs) }
         guard next != .max else { return -1 }
         guard next > nowNs else { return 0 }
         return Int32(clamping: (next - nowNs) / 1_000_000 + 1)

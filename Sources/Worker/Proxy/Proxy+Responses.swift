@@ -68,7 +68,7 @@ extension Proxy {
             guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
             if let input = connection.input, !input.isEmpty, takeResponseHead(exchange, connection, input) { continue }
             guard exchange.phase == .awaitingHead, exchange.upstream === connection else { return }
-            switch connection.receive(buffers) {
+            switch connection.receive(buffers, bytesMax: http2.readSize.rawValue) {
             case .bytes: continue
             case .wouldBlock: return connection.parkInput(buffers)
             case .endOfStream: return attemptFailed(exchange, .upstreamClosed, connectionEnded: true)

@@ -79,6 +79,8 @@ final class Proxy {
     var deferred: [DeferredWork] = []
     /// The deferred work that is being done; its storage changes places with `deferred`.
     var running: [DeferredWork] = []
+    /// Work that waits for memory.
+    var postponed: [DeferredWork] = []
 
     let endpoints: [Endpoint]
     var strategy = RoundRobin()

@@ -185,7 +185,8 @@ import Testing
 
     @Test func streamsThatHoldTooMuchWhileMemoryIsShort() {
         var limits = HTTP2Context.Limits()
-        limits.heldBytesMax = 3 << 20
+        limits.fullBytes = 3 << 20
+        limits.firstWindowBytes = 256 * 1024
         let context = HTTP2Context(limits, BufferPool())
         let modest = RawServer(context)
         modest.feed(Frames.request(1, ends: false) + Self.body(1))
@@ -205,7 +206,8 @@ import Testing
 
     @Test func burstsAreGivenTime() {
         var limits = HTTP2Context.Limits()
-        limits.heldBytesMax = 3 << 20
+        limits.fullBytes = 3 << 20
+        limits.firstWindowBytes = 256 * 1024
         let context = HTTP2Context(limits, BufferPool())
         context.nowNs = 1_000_000_000
         let server = RawServer(context)
@@ -213,7 +215,7 @@ import Testing
             Frames.request(2 * index + 1, ends: false) + Self.body(2 * index + 1)
         }
         #expect(count == 40)
-        #expect(context.heldBytes > limits.heldBytesMax)
+        #expect(context.heldBytes > limits.fullBytes)
         context.nowNs += 3_000_000_000
         server.feed(Frames.request(101, ends: false) + Self.body(101))
         #expect(server.isCalmed)

@@ -127,6 +127,7 @@ import Testing
 
     @Test func creditComesBackOnlyForWhatWasTaken() throws {
         var limits = HTTP2Context.Limits()
+        limits.firstWindowBytes = 20_000
         limits.streamWindowBytes = 20_000
         let pair = SessionPair(limits)
         let stream = pair.request("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
