@@ -293,6 +293,8 @@ static void *take_zeroed(size_t count, size_t size, void *context) {
         pointer = fresh_block(memory, small_units(bytes));
     } else {
         pointer = large_block(memory, bytes);
+        // The frame buffer of a range that was in use before is as it was left.
+        if (pointer && bytes > MIDDLE_BYTES_MAX) memset(pointer, 0, bytes);
     }
     return pointer ? pointer : calloc(count, size);
 }

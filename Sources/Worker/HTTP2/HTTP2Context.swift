@@ -33,6 +33,9 @@ final class HTTP2Context {
         /// How long they may have done so before, and those on which nothing at all has moved.
         var heldPatienceNs: UInt64 = 500_000_000
         var stillPatienceNs: UInt64 = 20_000_000
+        /// How long peers wait for memory. Whoever is to blame for it is gone by then; what still holds it are streams of
+        /// peers that nobody is to blame for, and the others on their connections cannot wait until those end.
+        var waitNsMax: UInt64 = 1_000_000_000
         /// How much of a request is read and thrown away once its answer is out, over how long a silence, and how long in
         /// all; how many of a connection's streams may be in that state.
         var discardBytesMax = 64 * 1024 * 1024
@@ -63,6 +66,7 @@ final class HTTP2Context {
     /// What streams of all connections hold.
     private(set) var heldBytes = 0
     private(set) var scarcity = Scarcity.plenty
+    private var fullSinceNs: UInt64 = 0
     /// Sessions with clients that hold much, and when they were looked at last.
     private var holders: ContiguousArray<HTTP2Session> = []
     private var relievedNs: UInt64 = 0
@@ -88,7 +92,10 @@ final class HTTP2Context {
     func held(_ bytes: Int) {
         heldBytes += bytes
         let risen = level(heldBytes)
-        if risen.rawValue > scarcity.rawValue { return scarcity = risen }
+        if risen.rawValue > scarcity.rawValue {
+            if risen == .full { fullSinceNs = nowNs }
+            return scarcity = risen
+        }
         // It is a while before there is as much again.
         let fallen = level(heldBytes + heldBytes / 3)
         if fallen.rawValue < scarcity.rawValue { scarcity = fallen }
@@ -109,9 +116,11 @@ final class HTTP2Context {
         }
     }
 
-    /// There is no memory for more from this peer.
+    /// There is no memory for more from peers of whose bytes some wait.
+    var isWaitingForMemory: Bool { scarcity == .full && nowNs < fullSinceNs &+ limits.waitNsMax }
+
     func mustWait(_ session: HTTP2Session) -> Bool {
-        scarcity == .full && session.waitingBytes > limits.heldNoticeBytes
+        isWaitingForMemory && session.waitingBytes > limits.heldNoticeBytes
     }
 
     /// Where streams hold much, looks for those to blame, a hundred times a second.

@@ -2,7 +2,7 @@ import ShmRing
 
 /// Peers that must wait while streams hold all the memory that they may: nothing is read from them, so that their
 /// kernel holds what they send. It ends when clients have taken enough, or those that take nothing are gone
-/// (`HTTP2Context.relieveMemory`).
+/// (`HTTP2Context.relieveMemory`), or after a second.
 extension Proxy {
     /// How long a turn may be while memory is scarce.
     static let scarcityTurnNs: UInt64 = 20_000_000
@@ -34,7 +34,7 @@ extension Proxy {
 
     /// There is room again.
     func resumePostponed() {
-        guard !postponed.isEmpty, http2.scarcity != .full else { return }
+        guard !postponed.isEmpty, !http2.isWaitingForMemory else { return }
         for work in postponed {
             switch work {
             case .continueDownstream(let slot, let generation):

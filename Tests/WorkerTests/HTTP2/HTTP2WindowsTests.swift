@@ -174,6 +174,7 @@ import Testing
 
     @Test func backendThatSendsMustWaitWhenThereIsNoMemory() {
         let context = Self.small()
+        context.nowNs = 1_000_000_000
         let server = RawServer(context)
         server.feed(RawFrames.request(1, ends: false) + Self.body(1))
         #expect(!context.mustWait(server.session))
@@ -181,6 +182,12 @@ import Testing
         #expect(context.mustWait(server.session))
         // Nothing of this one's waits.
         #expect(!context.mustWait(RawServer(context).session))
+        // Not for ever: others on the same connection have done nothing.
+        context.nowNs += 1_000_000_000
+        #expect(!context.mustWait(server.session))
+        context.held(-300 * Self.kib)
+        context.held(300 * Self.kib)
+        #expect(context.mustWait(server.session))
         context.held(-200 * Self.kib)
         #expect(!context.mustWait(server.session))
         server.session.closeAll(code: .cancel)
