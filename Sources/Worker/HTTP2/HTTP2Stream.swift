@@ -323,7 +323,7 @@ final class HTTP2Stream: Transport, Reusable {
     /// A backend is not to blame for what a client does not take.
     private func findPayer() -> HTTP2Session {
         let client = upstream?.exchange?.downstream?.transport as? HTTP2Stream
-        return client?.session ?? session
+        return client?.home ?? session
     }
 
     override func holds(behind capacity: Int, ofRequest: Bool) {

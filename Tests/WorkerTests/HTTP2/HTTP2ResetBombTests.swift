@@ -33,7 +33,8 @@ import Testing
 
     private func end(_ session: HTTP2Session) {
         session.closeAll(code: .noError)
-        while let stream = session.nextTouched() { session.forget(stream) }
+        while session.nextTouched() != nil {}
+        while session.streams.count > 0 { session.forget(session.streams[0]) }
         context.forEachDirty { _ in }
     }
 
