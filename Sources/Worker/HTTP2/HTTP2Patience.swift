@@ -47,6 +47,8 @@ struct HTTP2Patience {
     private var streams = Self.streamsMax
     /// DATA that the peer has taken lately, and its own that was: half of it is forgotten with every second that passes.
     private var movedBytes = 0
+    /// Steps since some of it was forgotten last.
+    private var fadeSteps = 0
     private var refilledNs: UInt64 = 0
     /// The first cause, once there is one.
     private(set) var exhausted: Cause?
@@ -65,7 +67,10 @@ struct HTTP2Patience {
         refilledNs = nowNs - (nowNs - refilledNs) % Self.stepNs
         bytes = min(Self.bytesMax, bytes + steps * (Self.bytesPerSecond / Self.streamsPerSecond))
         streams = min(Self.streamsMax, streams + steps)
-        movedBytes >>= min(steps / Self.streamsPerSecond, Int.bitWidth - 1)
+        fadeSteps += steps
+        guard fadeSteps >= Self.streamsPerSecond else { return }
+        movedBytes >>= min(fadeSteps / Self.streamsPerSecond, Int.bitWidth - 1)
+        fadeSteps %= Self.streamsPerSecond
     }
 
     /// Whether what is held for the peer is more than moves in a second or two.

@@ -395,7 +395,7 @@ final class HTTP2Session {
         raisedBytes -= stream.raisedBytes
         stream.raisedBytes = 0
         stream.dropOutbound()
-        stream.holdsNothing()
+        stream.holdsLittle()
     }
 
     /// A stream of this session, in its list.

@@ -127,6 +127,10 @@ final class HTTP2Stream: Transport, Reusable {
         return home
     }
 
+    deinit {
+        if heldBytes > 0 { payer?.held(-heldBytes) }
+    }
+
     // MARK: From use to use
 
     func begin(on session: HTTP2Session, id: Int32, place: Int) {
@@ -155,7 +159,7 @@ final class HTTP2Stream: Transport, Reusable {
     private func release(_ buffers: BufferPool) {
         inbound.release(buffers)
         dropOutbound()
-        holdsNothing()
+        holdsLittle()
     }
 
     private func resetInbound() {
@@ -280,6 +284,7 @@ final class HTTP2Stream: Transport, Reusable {
         let kept = Self.endOfLines(text.readable.extracting(first: textBytes), count: 2)
         inbound.shorten(to: kept, end: "\r\n", buffers)
         textBytes = inbound.count
+        if isServer { session.headBytes -= headHeldBytes }
         headHeldBytes = 0
         updateHeld()
     }
@@ -301,15 +306,17 @@ final class HTTP2Stream: Transport, Reusable {
 
     /// Counts buffers that are not small. A large head stays in memory while its request is served.
     private func updateHeld() {
-        guard !isForgotten else { return }
-        let waiting = inbound.buffer.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
+        guard !isForgotten else { return hold(waitingCapacity) }
         let leaving = outbound.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0
         if leaving != outboundHeldBytes {
             session.outboundBytes += leaving - outboundHeldBytes
             outboundHeldBytes = leaving
         }
-        hold(waiting + leaving + headHeldBytes + requestBytesBehind + responseBytesBehind)
+        hold(waitingCapacity + leaving + headHeldBytes + requestBytesBehind + responseBytesBehind)
     }
+
+    /// The buffer of what waits to be taken.
+    private var waitingCapacity: Int { inbound.buffer.map { $0.capacity > Self.freeBytes ? $0.capacity : 0 } ?? 0 }
 
     private func hold(_ bytes: Int) {
         guard bytes != heldBytes else { return }
@@ -338,8 +345,8 @@ final class HTTP2Stream: Transport, Reusable {
         updateHeld()
     }
 
-    /// The session forgets it.
-    func holdsNothing() {
+    /// The session forgets it. What it received may still wait for its owner.
+    func holdsLittle() {
         isForgotten = true
         guard let home else { return }
         home.outboundBytes -= outboundHeldBytes
@@ -348,7 +355,7 @@ final class HTTP2Stream: Transport, Reusable {
         headHeldBytes = 0
         requestBytesBehind = 0
         responseBytesBehind = 0
-        hold(0)
+        hold(waitingCapacity)
     }
 
     func dropOutbound() {
@@ -356,6 +363,7 @@ final class HTTP2Stream: Transport, Reusable {
         droppedBytes += buffer.readableBytes
         outbound = nil
         buffers.give(buffer)
+        if outboundHeldBytes > 0 { updateHeld() }
     }
 
     // MARK: The proxy's side
@@ -652,7 +660,7 @@ final class HTTP2Stream: Transport, Reusable {
 
     /// Only a tunnel ends without its text saying so.
     override func finishSending() {
-        guard !hasOutboundEnded, isHeadSent, isTunnel else { return }
+        guard !isClosed, !hasOutboundEnded, isHeadSent, isTunnel else { return }
         hasOutboundEnded = true
         wakeUp()
     }

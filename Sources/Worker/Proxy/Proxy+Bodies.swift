@@ -42,7 +42,9 @@ extension Proxy {
     /// Trailers behind a body whose length is known pass beside the text, from one stream to another.
     /// - Returns: Whether the relay is to hand the end over; the sink then waits for it.
     static func handsOverEnd(of source: HTTP2Stream?, to sink: HTTP2Stream?, _ framing: BodyFraming) -> Bool {
-        guard let source, let sink, case .length = framing, source.mayHaveTrailers else { return false }
+        guard let source, let sink, case .length(let bytes) = framing, bytes > 0, source.mayHaveTrailers else {
+            return false
+        }
         sink.holdEnd()
         return true
     }

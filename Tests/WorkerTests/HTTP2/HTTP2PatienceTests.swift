@@ -81,6 +81,21 @@ import Testing
         #expect(stops)
     }
 
+    /// Who is looked at often, or sends often, is not remembered for longer.
+    @Test(arguments: [UInt64(10_000_000), 40_000_000, 400_000_000])
+    func whatMovedIsForgottenHoweverOftenOneLooks(stepNs: UInt64) {
+        var patience = HTTP2Patience()
+        patience.received(1, nowNs: Self.second)
+        patience.dataSent(10 << 20)
+        for index in 0..<(4 * Self.second / stepNs) { patience.received(1, nowNs: Self.second + index * stepNs) }
+        let stops = patience.isHoarding(2 << 20, nowNs: 5 * Self.second)
+        #expect(stops)
+        for index in 0..<(30 * Self.second / stepNs) {
+            _ = patience.isHoarding(1, nowNs: 5 * Self.second + index * stepNs)
+        }
+        #expect(patience.isStill)
+    }
+
     @Test func unservedRequestsAreToldOfAtAPace() {
         var unserved = UnservedRequests()
         let burst = (0..<1000).filter { _ in unserved.admits(nowNs: Self.second) }.count

@@ -192,4 +192,27 @@ import Testing
         #expect(!context.mustWait(server.session))
         server.session.closeAll(code: .cancel)
     }
+
+    /// The server has closed the stream, and its owner has not taken what came on it.
+    @Test func whatAClosedStreamStillHoldsIsCounted() throws {
+        let pair = SessionPair()
+        let stream = pair.request("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        let server = try #require(pair.arrived.first)
+        pair.send("HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n", on: server)
+        pair.send(String(repeating: "x", count: 50000), on: server)
+        #expect(stream.isClosed)
+        #expect(pair.client.context.heldBytes == 65536)
+        #expect(pair.client.outboundBytes == 0 && pair.client.headBytes == 0)
+        _ = pair.text(stream)
+        #expect(pair.client.context.heldBytes == 0)
+    }
+
+    /// Heads that are cut short because nobody will read them.
+    @Test func headsThatAreCutShortAreNotCountedAnyMore() {
+        let server = RawServer(HTTP2Context(.init(), BufferPool()))
+        let large: [UInt8] = [0x00, 0x01, 0x78, 0x7F, 0xBD, 0x1D] + [UInt8](repeating: 0x76, count: 3900)
+        server.feed(
+            RawFrames.request(1, more: large) + RawFrames.frame(.reset, stream: 1, RawFrames.number(8)))
+        #expect(server.session.headBytes == 0)
+    }
 }

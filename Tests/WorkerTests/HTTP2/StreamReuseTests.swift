@@ -75,7 +75,7 @@ import Testing
     /// What can be set from outside.
     private func spoil(_ stream: HTTP2Stream) {
         stream.news.hasDrained = true
-        stream.holdsNothing()
+        stream.holdsLittle()
         stream.holds(behind: 2048, ofRequest: true)
         stream.holds(behind: 2048, ofRequest: false)
         (stream.isInTouched, stream.isInSending, stream.isWaitingForRest) = (true, true, true)
