@@ -35,6 +35,8 @@ class Trees:
     """Trees that are neither."""
     connections: dict[bytes, int] = field(default_factory=dict)
     """Traces of connections to backends, with the number of requests that they say were answered."""
+    lost_connections: int = 0
+    """Traces of connections that a dead worker left behind."""
     linked: Counter[bytes] = field(default_factory=Counter)
     """How many whole trees link to each."""
     drained: int = 0
@@ -82,10 +84,14 @@ def _sort(spans: list[Span], found: Trees) -> None:
 
 def _note_connection(spans: list[Span], found: Trees) -> None:
     names = Counter(span.name for span in spans)
-    if names != Counter({CONNECTION: 1, "tcp_connect": 1}):
-        found.broken.append(f"a connection: {dict(names)}")
-        return
     root = next(span for span in spans if span.name == CONNECTION)
+    texts = {pair.key: pair.value.string_value for pair in root.attributes}
+    if names == Counter({CONNECTION: 1}) and texts.get("error.type") == CRASHED:
+        found.lost_connections += 1
+        return
+    if names != Counter({CONNECTION: 1, "tcp_connect": 1}):
+        found.broken.append(f"a connection: {dict(names)}, {texts}")
+        return
     answered = next(pair.value.int_value for pair in root.attributes if pair.key == "connection.requests_answered")
     found.connections[root.trace_id] = answered
 
@@ -127,6 +133,8 @@ def complaints(
     found += [f"broken tree: {text}" for text in trees.broken]
     if not kill_times:
         found += _connection_complaints(trees)
+    if trees.lost_connections > sum(trees.crashed.values()):
+        found.append(f"{trees.lost_connections} lost connections of {sum(trees.crashed.values())} crashed trees")
     if not kill_times and trees.crashed:
         found.append(f"{sum(trees.crashed.values())} crashed trees although no worker was killed")
     return found
@@ -134,7 +142,7 @@ def complaints(
 
 def _connection_complaints(trees: Trees) -> list[str]:
     """Every link leads to a connection, and connections have answered what links to them. Those of a worker that was
-    killed are lost, so this is for runs in which none was."""
+    killed say little, so this is for runs in which none was."""
     missing = [trace for trace in trees.linked if trace not in trees.connections]
     found = [f"links to a connection without a trace: {trace.hex()}" for trace in missing]
     for trace, answered in trees.connections.items():
