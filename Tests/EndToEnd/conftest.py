@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.certificates import Authority, Certificate
 from harness.stage import Stage
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,3 +35,15 @@ def shared_stage(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Peers and balancers that the tests of one file share, where a fresh one adds nothing."""
     with Stage(binary, tmp_path_factory.mktemp("shared")) as stage:
         yield stage
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """What signs the certificates of one file's tests."""
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> Certificate:
+    """For most servers; a file that needs other names has a fixture of its own."""
+    return authority.issue("DNS:a.test", "IP:127.0.0.1")

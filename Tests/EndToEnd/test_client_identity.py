@@ -26,11 +26,6 @@ FORGED = [
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
 def own(authority: Authority) -> Certificate:
     return authority.issue("DNS:client.test")
 

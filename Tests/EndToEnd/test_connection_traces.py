@@ -8,7 +8,7 @@ import h2.settings
 import pytest
 
 from harness import message
-from harness.backends import refused_port, serve, serve_once
+from harness.backends import refused_port, serve_once
 from harness.certificates import Authority, Certificate
 from harness.collector import Collector, for_target
 from harness.http2 import Http2Backend, Http2BackendConnection, Http2Client, echo_http2, serve_http2
@@ -20,11 +20,6 @@ from harness.waiting import wait_until
 
 MAX_CONCURRENT = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
 ATTEMPTS = ("backend_request", "backend_request_h2")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import time
 
 import h2.events
 import h2.settings
-import pytest
 
 from harness import message
 from harness.backends import BackendConnection
@@ -24,16 +23,6 @@ from harness.waiting import PATIENCE_S, wait_until
 # More than all sockets on the way hold.
 BODY = bytes(6_000_000)
 WINDOW = 2**31 - 1
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def certificate(authority: Authority) -> Certificate:
-    return authority.issue("DNS:a.test", "IP:127.0.0.1")
 
 
 def read_after_a_while(connection: Http2Connection, stream: int) -> int:

@@ -311,13 +311,18 @@ def test_goaway_before_settings(stage: Stage) -> None:
     assert "taken out" not in balancer.log()
 
 
+def send_goaway_with_settings(connection: Http2BackendConnection, last: int) -> None:
+    """Both in one write, so that they are read together."""
+    connection.h2.initiate_connection()
+    frame = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last.to_bytes(4, "big") + bytes(4)
+    connection.sock.sendall(connection.h2.data_to_send() + frame)
+
+
 def test_goaway_with_the_settings(stage: Stage) -> None:
     """The request is opened on a connection that is being left: it does not go out, and goes to the next one."""
 
     def leaves(connection: Http2BackendConnection) -> None:
-        connection.h2.initiate_connection()
-        goaway_frame = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + MOST.to_bytes(4, "big") + bytes(4)
-        connection.sock.sendall(connection.h2.data_to_send() + goaway_frame)
+        send_goaway_with_settings(connection, MOST)
         connection.wait_for_end()
 
     backend = stage.keep(Http2Backend(leaves, serve_http2(echo_http2)))
@@ -332,9 +337,7 @@ def test_goaway_with_the_settings_then_closed(stage: Stage, last: int) -> None:
     """The connection ends before the request could leave on it: it goes to the next one, whatever its method."""
 
     def leaves(connection: Http2BackendConnection) -> None:
-        connection.h2.initiate_connection()
-        goaway_frame = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last.to_bytes(4, "big") + bytes(4)
-        connection.sock.sendall(connection.h2.data_to_send() + goaway_frame)
+        send_goaway_with_settings(connection, last)
         connection.sock.shutdown(socket.SHUT_WR)
         connection.wait_for_end()
 

@@ -28,11 +28,6 @@ REUSED = [line for line in FRESH if "connect" not in line and "handshake" not in
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
 def certificate(authority: Authority) -> Certificate:
     return authority.issue("DNS:localhost", "DNS:a.test", "IP:127.0.0.1")
 

@@ -41,11 +41,6 @@ class Way:
         self.play(play)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def behind(
     request: pytest.FixtureRequest, shared_stage: Stage, authority: Authority

@@ -23,16 +23,6 @@ from harness.tls import Front, OpenSSLConsole, session_of
 from harness.waiting import wait_until
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def certificate(authority: Authority) -> Certificate:
-    return authority.issue("DNS:a.test", "IP:127.0.0.1")
-
-
 def s_client(port: int, *arguments: str, text: str = "") -> str:
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *arguments],

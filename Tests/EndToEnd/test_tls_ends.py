@@ -6,8 +6,6 @@ import socket
 import ssl
 from pathlib import Path
 
-import pytest
-
 from harness import message
 from harness.backends import BackendConnection
 from harness.balancer import free_port
@@ -16,16 +14,6 @@ from harness.stage import Stage
 from harness.tls import Front, OpenSSLConsole
 from harness.waiting import PATIENCE_S, wait_until
 from harness.wire import accepts
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def certificate(authority: Authority) -> Certificate:
-    return authority.issue("DNS:a.test", "IP:127.0.0.1")
 
 
 class RecordClient:

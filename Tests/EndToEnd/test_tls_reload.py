@@ -18,11 +18,6 @@ from harness.waiting import wait_until
 BOTH = pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2], ids=lambda number: number.name)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
 def replaceable(authority: Authority, folder: Path) -> Certificate:
     """A certificate in files of its own, which `renew` writes over."""
     certificate = Certificate(folder / "cert.pem", folder / "key.pem")

@@ -32,11 +32,6 @@ REUSED = [line for line in FRESH if "tcp_connect" not in line and "tls_handshake
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
 def certificate(authority: Authority) -> Certificate:
     return authority.issue("DNS:localhost", "IP:127.0.0.1")
 

@@ -29,11 +29,6 @@ def echo_messages(connection: ServerConnection) -> None:
         connection.send(received)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
 @pytest.fixture(scope="module", params=["ws", "wss"])
 def front(request: pytest.FixtureRequest, shared_stage: Stage, authority: Authority) -> Iterator[Front]:
     """A balancer in front of an echo server, which it reaches in cleartext or over TLS."""
