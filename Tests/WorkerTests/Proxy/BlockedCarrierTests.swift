@@ -21,16 +21,11 @@ import Testing
         let stage = WorkerStage(backend: backend)
         let client = stage.client()
         client.send(Self.request)
-        var peer: LocalPeer?
-        #expect(
-            stage.turns {
-                if peer == nil { peer = backend.accept() }
-                return peer?.hasReceived("GET / ") ?? false
-            })
+        let peer = try #require(stage.peer(of: backend, receives: "GET / "))
         let carrier = try #require(stage.proxy.downstreams.occupants.first { $0.session != nil })
         transport.isOpen = false
         carrier.transport = transport
-        try #require(peer).send("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n\(Self.body)")
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n\(Self.body)")
         #expect(stage.turns { stage.proxy.downstreamDeadlines.armed(carrier) == .clientStall })
         #expect(bodyBytes == 0 && carrier.output == nil, "the rest waits in the session")
 

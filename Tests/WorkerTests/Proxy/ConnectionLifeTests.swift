@@ -34,13 +34,7 @@ import Testing
     /// The backend's end of a connection that has brought a request for `target`.
     private func backendGets(_ target: String, from stage: WorkerStage, on known: LocalPeer? = nil) throws -> LocalPeer
     {
-        var peer = known
-        #expect(
-            stage.turns {
-                if peer == nil { peer = backend.accept() }
-                return peer?.hasReceived("GET \(target) ") ?? false
-            })
-        return try #require(peer)
+        try #require(stage.peer(of: backend, receives: "GET \(target) ", on: known))
     }
 
     private func send(_ client: LocalPeer, _ target: String, _ fields: String = "") {

@@ -12,13 +12,7 @@ import Testing
 
     /// The backend's end of the next connection, with a request on it.
     private func backendGets(_ target: String, from stage: WorkerStage) throws -> LocalPeer {
-        var peer: LocalPeer?
-        #expect(
-            stage.turns {
-                if peer == nil { peer = backend.accept() }
-                return peer?.hasReceived("GET \(target) ") ?? false
-            })
-        return try #require(peer)
+        try #require(stage.peer(of: backend, receives: "GET \(target) "))
     }
 
     /// A client that has been served once and waits.

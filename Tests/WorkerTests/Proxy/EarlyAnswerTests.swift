@@ -20,13 +20,8 @@ import Testing
     private func answeredClient(_ stage: WorkerStage) throws -> LocalPeer {
         let client = stage.client()
         client.send(Self.request)
-        var peer: LocalPeer?
-        #expect(
-            stage.turns {
-                if peer == nil { peer = backend.accept() }
-                return peer?.hasReceived("POST / ") ?? false
-            })
-        try #require(peer).send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+        let peer = try #require(stage.peer(of: backend, receives: "POST / "))
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
         #expect(stage.turns { client.hasReceived("\0\0\u{5}\0\u{1}\0\0\0\u{1}early") })
         return client
     }

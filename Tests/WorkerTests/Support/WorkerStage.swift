@@ -91,6 +91,18 @@ final class WorkerStage {
     }
 
     func client() -> LocalPeer { listener.connect() }
+
+    /// Takes turns until `text` has come to a backend.
+    /// - Parameter known: The connection on which it is to come; else the next that is made.
+    /// - Returns: That connection, nil when nothing came.
+    func peer(of backend: LocalListener, receives text: String, on known: LocalPeer? = nil) -> LocalPeer? {
+        var peer = known
+        let hasCome = turns {
+            if peer == nil { peer = backend.accept() }
+            return peer?.hasReceived(text) ?? false
+        }
+        return hasCome ? peer : nil
+    }
 }
 
 /// A listening TCP socket on the loopback interface.
